@@ -1,0 +1,177 @@
+"""What can happen: the events, their wire names and versions.
+
+Rules of this file: past tense; an event holds what was decided, never what must be computed again; no command line, environment, XML
+or secret. A field is added only with a new version of its event; an old version is read for ever (`docs/reference/events.md`).
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from earmark.core.model.claim import Cause, Cordon, Holder, Leg, Purpose
+from earmark.core.model.grant import Grant
+from earmark.core.model.ids import ClaimId, ConsumerId, NodeId, Owner, UnitId
+from earmark.core.model.node import NodeSettings
+from earmark.core.model.request import Request
+from earmark.core.model.topology import Machine
+from earmark.core.model.value import Value
+
+
+class Event(Value, frozen=True):
+    """The base of all events; `type` and `version` are the wire name."""
+
+    type: ClassVar[str]
+    version: ClassVar[int] = 1
+
+
+class NodeRegistered(Event, frozen=True):
+    """A node entered the ledger. `machine` is a keyed hash of the machine id, None for a node that is no local machine."""
+
+    type: ClassVar[str] = "node.registered"
+    node: NodeId
+    name: str
+    machine: str | None = None
+
+
+class NodeRehomed(Event, frozen=True):
+    """A node's ledger now belongs to this machine (a copy was noticed and a person said so)."""
+
+    type: ClassVar[str] = "node.rehomed"
+    machine: str | None = None
+    reason: str = ""
+
+
+class MachineObserved(Event, frozen=True):
+    """The inventory changed: the whole machine as seen now; `inventory_version` counts from 1; `differences` in words."""
+
+    type: ClassVar[str] = "machine.observed"
+    machine: Machine
+    inventory_version: int
+    differences: tuple[str, ...] = ()
+
+
+class NodeConfigured(Event, frozen=True):
+    """The node's settings are now these."""
+
+    type: ClassVar[str] = "node.configured"
+    settings: NodeSettings
+
+
+class Cordoned(Event, frozen=True):
+    """A unit, or the node, gets no new grants from now on."""
+
+    type: ClassVar[str] = "unit.cordoned"
+    cordon: Cordon
+
+
+class Uncordoned(Event, frozen=True):
+    """A cordon ended. `cause` is "released" by a person or "expired"."""
+
+    type: ClassVar[str] = "unit.uncordoned"
+    unit: UnitId | None
+    cause: Cause = "released"
+
+
+class ClaimHeld(Event, frozen=True):
+    """A claim took its grant."""
+
+    type: ClassVar[str] = "claim.held"
+    claim: ClaimId
+    consumer: ConsumerId
+    owner: Owner
+    request: Request
+    grant: Grant
+    purpose: Purpose = "main"
+    move: str | None = None
+    leg: Leg | None = None
+    deadline_ms: int | None = None
+    holders: tuple[Holder, ...] = ()
+
+
+class ClaimConfirmed(Event, frozen=True):
+    """What was to be started has started; the claim stays until it is released or its new deadline passes."""
+
+    type: ClassVar[str] = "claim.confirmed"
+    claim: ClaimId
+    deadline_ms: int | None = None
+    holders: tuple[Holder, ...] = ()
+
+
+class ClaimBound(Event, frozen=True):
+    """The claim is now kept alive by exactly these holders."""
+
+    type: ClassVar[str] = "claim.bound"
+    claim: ClaimId
+    holders: tuple[Holder, ...]
+
+
+class ClaimRenewed(Event, frozen=True):
+    """The claim has a new deadline (None: no end)."""
+
+    type: ClassVar[str] = "claim.renewed"
+    claim: ClaimId
+    deadline_ms: int | None
+
+
+class ClaimDraining(Event, frozen=True):
+    """The claim is to end; its units stay its own until they are proven unused."""
+
+    type: ClassVar[str] = "claim.draining"
+    claim: ClaimId
+    cause: Cause
+    evidence: str = ""
+
+
+class ClaimEnded(Event, frozen=True):
+    """The claim is over. Its grant is free again, or in quarantine (all of it) if there was no proof of its being unused."""
+
+    type: ClassVar[str] = "claim.ended"
+    claim: ClaimId
+    cause: Cause
+    evidence: str = ""
+    quarantined: bool = False
+
+
+class UnitsReturned(Event, frozen=True):
+    """A person gave quarantined units back. `units` empty: everything that is left of that quarantine, amounts included."""
+
+    type: ClassVar[str] = "units.returned"
+    claim: ClaimId
+    units: tuple[UnitId, ...] = ()
+    reason: str
+
+
+class UnitsPassed(Event, frozen=True):
+    """Units went from one live claim to another in one step, never through free."""
+
+    type: ClassVar[str] = "units.passed"
+    source: ClaimId
+    target: ClaimId
+    units: tuple[UnitId, ...]
+
+
+class UnknownEvent(Event, frozen=True):
+    """An event of a type or version that this program does not know: the stream can be read, not written."""
+
+    type: ClassVar[str] = "unknown"
+    found_type: str
+    found_version: int
+
+
+EVENTS: tuple[type[Event], ...] = (
+    NodeRegistered,
+    NodeRehomed,
+    MachineObserved,
+    NodeConfigured,
+    Cordoned,
+    Uncordoned,
+    ClaimHeld,
+    ClaimConfirmed,
+    ClaimBound,
+    ClaimRenewed,
+    ClaimDraining,
+    ClaimEnded,
+    UnitsReturned,
+    UnitsPassed,
+)
+KNOWN: dict[tuple[str, int], type[Event]] = {(event.type, event.version): event for event in EVENTS}

@@ -1,0 +1,61 @@
+"""How a node is run: its CPU policy, what is kept back, its ratios, its own resource classes.
+
+The names follow Nova's options (Nova 34, conf/compute.py): reserved_host_cpus, reserved_host_memory_mb, reserved_host_disk_mb,
+cpu_shared_set, cpu_dedicated_set, cpu/ram/disk_allocation_ratio, reserved_huge_pages. The defaults are safe: nothing is overcommitted
+unless it is asked for.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from msgspec import Meta
+
+from earmark.core.model.ids import UnitId
+from earmark.core.model.inventory import Inventory
+from earmark.core.model.units import GIB, MIB
+from earmark.core.model.value import Value
+
+NodePolicy = Literal["pool", "split", "overlap"]
+
+RESERVED_MEMORY_LEAST = 512 * MIB
+RESERVED_MEMORY_SHARE = 50
+"""One fiftieth (2 %) of the memory is kept for the host if that is more."""
+
+Ratio = Annotated[int, Meta(ge=1, le=1_000_000)]
+
+
+class ReservedPages(Value, frozen=True):
+    """Huge pages kept back on one cell (H3)."""
+
+    cell: int
+    size_kib: int
+    count: Annotated[int, Meta(ge=0)]
+
+
+class NodeSettings(Value, frozen=True):
+    """The settings of one node. Ratios are thousandths. `device_kinds` and `device_units` say which devices may be handed out.
+
+    `reserved_host_memory_bytes` None means the larger of 512 MiB and 2 %. The CPU sets None mean: not set.
+    """
+
+    cpu_policy: NodePolicy = "pool"
+    cpu_shared_set: tuple[int, ...] | None = None
+    cpu_dedicated_set: tuple[int, ...] | None = None
+    reserved_host_cpus: Annotated[int, Meta(ge=0)] = 0
+    reserved_host_memory_bytes: Annotated[int, Meta(ge=0)] | None = None
+    reserved_host_disk_bytes: Annotated[int, Meta(ge=0)] = GIB
+    cpu_allocation_ratio: Ratio = 1000
+    ram_allocation_ratio: Ratio = 1000
+    disk_allocation_ratio: Ratio = 1000
+    reserved_huge_pages: tuple[ReservedPages, ...] = ()
+    inventories: tuple[Inventory, ...] = ()
+    device_kinds: tuple[str, ...] = ("accelerator", "gpu", "vf")
+    device_units: tuple[UnitId, ...] = ()
+
+    def reserved_memory(self, total_bytes: int) -> int:
+        """The memory kept for the host, in bytes, never more than there is."""
+        wanted = self.reserved_host_memory_bytes
+        if wanted is None:
+            wanted = max(RESERVED_MEMORY_LEAST, total_bytes // RESERVED_MEMORY_SHARE)
+        return min(wanted, total_bytes)

@@ -1,0 +1,65 @@
+"""A no, as data: which resource, where, how much is short, who holds it.
+
+Rules of this file: a refusal has at least one reason; each reason's numbers can be checked again from the node's state alone.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from earmark.core.model.ids import ClaimId, ConsumerId, Owner
+from earmark.core.model.value import Value
+
+ReasonCode = Literal[
+    "short",  # a pool or a set of units has less free than asked
+    "unknown_unit",  # the node has no such unit, cell or pool
+    "unit_taken",  # an exclusive unit has a holder
+    "excluded",  # a unit shares an exclusion slot with one that is held
+    "unit_blocked",  # cordoned, quarantined, foreign or missing
+    "units_rule",  # min, max or step of an inventory (C11)
+    "self_overcommit",  # more shared vCPUs than shared CPUs (N14)
+    "trait",  # a required trait is absent or a forbidden one present
+    "not_supported",  # held by the request language, not yet by this version
+    "no_class",  # the node has no inventory of the class
+    "node_closed",  # the node is cordoned, unknown, or may not be written
+    "consumer_has_main",  # the consumer already holds a main claim
+    "other_ledger",  # another ledger of this machine is announced
+    "mismatch",  # a prescribed grant is not what was requested, or contradicts itself
+]
+
+HOLDERS_SHOWN_MAX = 20
+
+
+class Holding(Value, frozen=True):
+    """How much of what is short a claim holds, and until when (milliseconds since the epoch; None: no end is known)."""
+
+    claim: ClaimId
+    consumer: ConsumerId
+    owner: Owner
+    amount: int
+    until_ms: int | None = None
+    what: str = ""
+    """The units or amount as a person reads it ("cpu 4-7", "8 GiB")."""
+
+
+class Reason(Value, frozen=True):
+    """One cause of a no. Amounts are in the resource's base unit; `cell` is a host cell; `unit` names what is in the way."""
+
+    code: ReasonCode
+    resource: str
+    asked: int = 0
+    free: int = 0
+    short: int = 0
+    cell: int | None = None
+    unit: str | None = None
+    detail: str = ""
+    holders: tuple[Holding, ...] = ()
+    holders_left_out: int = 0
+
+
+class Refusal(Value, frozen=True):
+    """A no with its reasons. `fits_if` are changes each of which would make it fit, as far as they were looked for."""
+
+    reasons: tuple[Reason, ...]
+    node: str | None = None
+    fits_if: tuple[str, ...] = ()

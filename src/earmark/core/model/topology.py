@@ -1,0 +1,113 @@
+"""What a machine consists of, as a driver saw it: CPUs, cells, page pools, devices, disks.
+
+Rules of this file: facts only, no policy; integers in base units; every tuple is sorted by its id, so that equal machines are equal.
+"""
+
+from __future__ import annotations
+
+from earmark.core.model.ids import UnitId
+from earmark.core.model.value import Value
+
+BASE_PAGE_KIB = 4
+LOCAL_DISTANCE = 10
+CELLS_MAX = 1024
+CPUS_MAX = 8192
+DEVICES_MAX = 16384
+
+
+class Cpu(Value, frozen=True):
+    """One logical CPU that is online. `core` is the lowest CPU number of its core; numbers that the kernel does not give are None."""
+
+    id: int
+    core: int
+    cell: int
+    package: int | None = None
+    die: int | None = None
+    l3: int | None = None
+    """The lowest CPU number that shares the last-level cache."""
+    kind: str | None = None
+    """"performance" or "efficiency" on hybrid processors."""
+    isolated: bool = False
+
+
+class PagePool(Value, frozen=True):
+    """The pages of one size on one cell. `size_kib` is the page size in KiB, `total` a number of pages."""
+
+    size_kib: int
+    total: int
+
+
+class Cell(Value, frozen=True):
+    """One NUMA cell of the host.
+
+    `memory_bytes` is all its memory, huge pages included; `pages` are its huge-page pools, smallest first (the base pages are what is
+    left: `base_pages`). `distances` is the cell's row of the kernel's matrix, in the order of the cells; empty if it is not known.
+    """
+
+    id: int
+    cpus: tuple[int, ...] = ()
+    memory_bytes: int = 0
+    pages: tuple[PagePool, ...] = ()
+    distances: tuple[int, ...] = ()
+
+    @property
+    def ordinary_bytes(self) -> int:
+        """The memory outside huge-page pools, in bytes, never negative."""
+        return max(0, self.memory_bytes - sum(pool.size_kib * pool.total * 1024 for pool in self.pages))
+
+    def base_pages(self, size_kib: int = BASE_PAGE_KIB) -> int:
+        """The number of base pages in the ordinary memory."""
+        return self.ordinary_bytes // (size_kib * 1024)
+
+
+class Device(Value, frozen=True):
+    """One device that could be handed out.
+
+    `unit` is its stable name (by serial or UUID where it has one, else by address), `address` where it sits today. `parent` is the
+    physical function of a virtual one. `kind` is the coarse use: gpu, accelerator, nvme, storage, nic, usb, vf, bridge, other.
+    """
+
+    unit: UnitId
+    kind: str
+    address: str | None = None
+    class_id: str | None = None
+    vendor_id: str | None = None
+    product_id: str | None = None
+    subsystem: str | None = None
+    driver: str | None = None
+    cell: int | None = None
+    iommu_group: int | None = None
+    parent: UnitId | None = None
+    sriov_total: int = 0
+    resettable: bool | None = None
+    identity: str | None = None
+    """What must stay equal for the device to be the same one (vendor:product:subsystem:serial as far as known)."""
+    name: str | None = None
+
+
+class Disk(Value, frozen=True):
+    """One configured path whose file system is handed out: `total_bytes` of it, `free_bytes` when it was looked at."""
+
+    name: str
+    total_bytes: int
+    free_bytes: int | None = None
+
+
+class Machine(Value, frozen=True):
+    """All that one look at a host found.
+
+    `usable_cpus` are the CPUs this process may use (affinity and cpuset), None if it may use all that are online.
+    `memory_limit_bytes` is the cgroup's limit, None if there is none. `notes` say what could not be read or is odd.
+    """
+
+    cpus: tuple[Cpu, ...] = ()
+    cells: tuple[Cell, ...] = ()
+    devices: tuple[Device, ...] = ()
+    disks: tuple[Disk, ...] = ()
+    offline_cpus: tuple[int, ...] = ()
+    usable_cpus: tuple[int, ...] | None = None
+    memory_limit_bytes: int | None = None
+    base_page_kib: int = BASE_PAGE_KIB
+    traits: tuple[str, ...] = ()
+    model: str | None = None
+    notes: tuple[str, ...] = ()
