@@ -122,8 +122,8 @@ class EndClaim(Command, frozen=True):
 class SweepNode(Command, frozen=True):
     """Let time and deaths take effect: expire, drain, end with proof, quarantine after `grace_ms`, end cordons."""
 
-    gone: tuple[Holder, ...] = ()
     grace_ms: int
+    gone: tuple[Holder, ...] = ()
 
 
 class ReturnUnits(Command, frozen=True):

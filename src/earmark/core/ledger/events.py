@@ -137,8 +137,8 @@ class UnitsReturned(Event, frozen=True):
 
     type: ClassVar[str] = "units.returned"
     claim: ClaimId
-    units: tuple[UnitId, ...] = ()
     reason: str
+    units: tuple[UnitId, ...] = ()
 
 
 class UnitsPassed(Event, frozen=True):
