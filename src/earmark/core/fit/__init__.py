@@ -1,0 +1,1 @@
+"""Does it fit, where exactly, or why not."""

@@ -1,0 +1,1 @@
+"""What happened, and what is therefore true: events, commands, states, decisions, audits."""

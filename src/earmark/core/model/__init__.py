@@ -1,0 +1,1 @@
+"""The nouns: frozen structs of units, grants, claims, requests and machines."""

@@ -1,0 +1,1 @@
+"""A grant made usable: formats for launchers, and a confined child."""

@@ -1,0 +1,48 @@
+"""What all tests share: an environment of their own, and how hard hypothesis works.
+
+Rules of this file: no test reads or writes the ledger, settings or announcements of the person who runs it; no fixture here knows
+anything of one room.
+"""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, settings
+
+SHARED = Path(__file__).resolve().parents[2] / "shared"
+
+settings.register_profile("default", deadline=None, max_examples=60, suppress_health_check=[HealthCheck.too_slow])
+settings.register_profile("thorough", deadline=None, max_examples=1000, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "default"))
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Give the whole run (and every program that it starts) a home, settings and a machine root of its own."""
+    for name in [name for name in os.environ if name.startswith("EARMARK_") and not name.startswith("EARMARK_TEST_")]:
+        del os.environ[name]
+    home = tempfile.TemporaryDirectory(prefix="earmark-tests-")
+    config.add_cleanup(home.cleanup)
+    for name, folder in (("XDG_STATE_HOME", "state"), ("XDG_CONFIG_HOME", "config"), ("EARMARK_MACHINE_ROOT", "machine")):
+        path = Path(home.name, folder)
+        path.mkdir(mode=0o700)
+        os.environ[name] = str(path)
+    os.environ["NO_COLOR"] = "1"
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Skip, with the reason, what reads ../shared where that is absent."""
+    if SHARED.is_dir():
+        return
+    for item in items:
+        if item.get_closest_marker("shared"):
+            item.add_marker(pytest.mark.skip(reason="../shared is not beside this checkout"))
+
+
+@pytest.fixture(scope="session")
+def shared() -> Path:
+    """Return the folder ../shared; only for tests marked `shared`."""
+    return SHARED
