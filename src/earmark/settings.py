@@ -312,7 +312,7 @@ def read_file(path: Path) -> Mapping[str, object] | None:
         if error.errno in (errno.ENOENT, errno.ENOTDIR):
             return None
         raise InvalidSetting(f"settings file {path} cannot be read: {error.strerror}", source=str(path)) from error
-    with open(descriptor, "rb") as file:
+    with os.fdopen(descriptor, "rb") as file:
         check_owner(path, os.fstat(descriptor))
         raw = file.read(FILE_BYTES_MAX + 1)
     if len(raw) > FILE_BYTES_MAX:
