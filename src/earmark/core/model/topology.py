@@ -10,13 +10,18 @@ from earmark.core.model.value import Value
 
 BASE_PAGE_KIB = 4
 LOCAL_DISTANCE = 10
+NO_CELL = -1
+"""The cell of a CPU that the kernel puts in no online NUMA node (its own node is offline), as the kernel's NUMA_NO_NODE."""
 CELLS_MAX = 1024
 CPUS_MAX = 8192
 DEVICES_MAX = 16384
 
 
 class Cpu(Value, frozen=True):
-    """One logical CPU that is online. `core` is the lowest CPU number of its core; numbers that the kernel does not give are None."""
+    """One logical CPU that is online. `core` is the lowest CPU number of its core; numbers that the kernel does not give are None.
+
+    `cell` is NO_CELL where the CPU is in none of the machine's cells.
+    """
 
     id: int
     core: int
@@ -42,6 +47,7 @@ class Cell(Value, frozen=True):
 
     `memory_bytes` is all its memory, huge pages included; `pages` are its huge-page pools, smallest first (the base pages are what is
     left: `base_pages`). `distances` is the cell's row of the kernel's matrix, in the order of the cells; empty if it is not known.
+    `initiators` are, for a cell without CPUs, the cells whose CPUs the kernel calls its nearest (access1 or access0, Linux numaperf).
     """
 
     id: int
@@ -49,6 +55,7 @@ class Cell(Value, frozen=True):
     memory_bytes: int = 0
     pages: tuple[PagePool, ...] = ()
     distances: tuple[int, ...] = ()
+    initiators: tuple[int, ...] = ()
 
     @property
     def ordinary_bytes(self) -> int:
@@ -97,7 +104,8 @@ class Machine(Value, frozen=True):
     """All that one look at a host found.
 
     `usable_cpus` are the CPUs this process may use (affinity and cpuset), None if it may use all that are online.
-    `memory_limit_bytes` is the cgroup's limit, None if there is none. `notes` say what could not be read or is odd.
+    `memory_limit_bytes` is the cgroup's limit, None if there is none. `cores_named` is False where the kernel has topology files that name
+    no cores: each CPU then counts as a core. `notes` say what could not be read or is odd.
     """
 
     cpus: tuple[Cpu, ...] = ()
@@ -108,6 +116,7 @@ class Machine(Value, frozen=True):
     usable_cpus: tuple[int, ...] | None = None
     memory_limit_bytes: int | None = None
     base_page_kib: int = BASE_PAGE_KIB
+    cores_named: bool = True
     traits: tuple[str, ...] = ()
     model: str | None = None
     notes: tuple[str, ...] = ()
