@@ -1,7 +1,7 @@
-"""Which node a ledger's own machine is: `node.json` beside the ledger, made once and bound to the machine.
+"""The small files beside a ledger: `node.json`, which node this machine is in it, and `scrub.key`, the redactor's key.
 
-Rules of this file: of two processes that make it at once one wins and both see the same uuid; a file that is not understood is an error,
-never replaced; another machine id means that the ledger was copied.
+Rules of this file: of two processes that make one at once one wins and both see the same; a file that is not understood is an error, never
+replaced; another machine id means that the ledger was copied.
 """
 
 from __future__ import annotations
@@ -14,12 +14,14 @@ from msgspec import Meta
 
 from earmark.core.model.ids import NodeId, name, node_id
 from earmark.core.model.value import Value
-from earmark.errors import InvalidRecord, InvalidRequest, LedgerForeign
+from earmark.errors import InvalidRecord, InvalidRequest, UnsafePlace
 from earmark.stores.place import Place
 from earmark.stores.safe_files import create_once, read_small, replace_file
 
 FILE_NAME = "node.json"
 FILE_BYTES_MAX = 4096
+KEY_NAME = "scrub.key"
+KEY_BYTES = 32
 MODE, MODE_GROUP = 0o600, 0o640
 
 
@@ -51,7 +53,7 @@ def identity(place: Place, machine_ref: str | None, *, hostname: str, uuid: str 
         create_once(place.folder / FILE_NAME, encode(made), mode=MODE if place.gid is None else MODE_GROUP, gid=place.gid)
         found = read(place)
         if found is None:
-            raise LedgerForeign(f"{place.folder / FILE_NAME} was made and is gone again", path=str(place.folder))
+            raise UnsafePlace(f"{place.folder / FILE_NAME} was made and is gone again", path=str(place.folder))
     differs = found.machine_ref is not None and machine_ref is not None and found.machine_ref != machine_ref
     return Identity(NodeId(found.uuid), found.name, copied=differs)
 
@@ -78,6 +80,22 @@ def read(place: Place) -> NodeFile | None:
     except (msgspec.DecodeError, UnicodeDecodeError, InvalidRequest) as error:
         raise InvalidRecord(f"{path} does not say which node this is: {error}", path=str(path)) from error
     return found
+
+
+def scrub_key(place: Place) -> bytes:
+    """Return the key of the redactor for this ledger, made at the first call: with it pseudonyms are equal over all processes.
+
+    Whoever reads it can test guesses against a scrubbed text, so it has the ledger's own modes. Raises UnsafePlace, InvalidRecord.
+    """
+    path = place.folder / KEY_NAME
+    for _ in range(2):
+        found = read_small(path, owners={0, os.geteuid()}, gid=place.gid, bytes_max=KEY_BYTES, one_name=False)
+        if found is not None and len(found) != KEY_BYTES:
+            raise InvalidRecord(f"{path} has {len(found)} bytes, a key has {KEY_BYTES}", path=str(path))
+        if found is not None:
+            return found
+        create_once(path, os.urandom(KEY_BYTES), mode=MODE if place.gid is None else MODE_GROUP, gid=place.gid)
+    raise UnsafePlace(f"{path} was made and is gone again", path=str(path))
 
 
 def encode(made: NodeFile) -> bytes:
