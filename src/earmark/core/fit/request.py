@@ -1,0 +1,124 @@
+"""Whether a request makes sense at all, and whether this version fits it.
+
+Rules of this file: a contradiction is the caller's fault (InvalidRequest, the same on every node); what the request language holds and
+fit does not yet do is a refusal. Sources: Nova 34, virt/hardware.py (N2, N3, N5, N6, N19), Placement (C11).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from earmark.core.fit.layout import OWN_CLASSES
+from earmark.core.fit.refusal import not_supported
+from earmark.core.model.ids import resource_class
+from earmark.core.model.refusal import Reason
+from earmark.core.model.request import Request
+from earmark.errors import InvalidRequest
+
+VCPUS_MAX = 1 << 20
+AMOUNT_MAX = 1 << 60
+
+
+def check_request(request: Request) -> None:
+    """Raise InvalidRequest if a request is empty or contradicts itself."""
+    wrong = next(_contradictions(request), None)
+    if wrong is not None:
+        raise InvalidRequest(f"request: {wrong}", found=wrong)
+
+
+def unsupported(request: Request) -> tuple[Reason, ...]:
+    """Return a reason for each feature of the request that is not yet supported, none for a request that can be fitted."""
+    reasons = []
+    if request.guest_cells or (request.cells or 1) > 1:
+        reasons.append(not_supported("cells", f"a guest of {max(request.cells or 1, len(request.guest_cells))} cells of its own choice"))
+    if request.cpu_policy == "mixed":
+        reasons.append(not_supported("cpu_policy", "CPU policy mixed"))
+    if request.thread_policy in ("require", "isolate"):
+        reasons.append(not_supported("thread_policy", f"thread policy {request.thread_policy}"))
+    if request.emulator_policy == "isolate":
+        reasons.append(not_supported("emulator_policy", "emulator policy isolate"))
+    if isinstance(request.page_kib, str):
+        reasons.append(not_supported("page_kib", f"the page choice {request.page_kib}"))
+    for device in request.devices:
+        for there, what in ((device.match, "a match rule"), (device.affinity, "an affinity"), (device.linked, "a link")):
+            if there:
+                reasons.append(not_supported(f"device:{device.kind}", f"{what} of devices"))
+    return tuple(reasons)
+
+
+def _contradictions(request: Request) -> Iterator[str]:
+    """Yield what is wrong with a request, in words."""
+    if not (request.vcpus or request.memory_bytes or request.disk_bytes or request.resources or request.devices):
+        yield "it asks for nothing"
+    if not 0 <= request.vcpus <= VCPUS_MAX:
+        yield f"{request.vcpus} vCPUs are not between 0 and {VCPUS_MAX}"
+    if not 0 <= request.memory_bytes <= AMOUNT_MAX:
+        yield f"memory_bytes {request.memory_bytes} is not between 0 and {AMOUNT_MAX}"
+    if not 0 <= request.disk_bytes <= AMOUNT_MAX:
+        yield f"disk_bytes {request.disk_bytes} is not between 0 and {AMOUNT_MAX}"
+    if request.page_kib is not None and not request.memory_bytes:
+        yield f"pages of {request.page_kib} are asked for, but no memory"
+    if isinstance(request.page_kib, int) and request.page_kib < 1:
+        yield f"page_kib {request.page_kib} is below 1"
+    yield from _policies(request)
+    if request.cells is not None or request.guest_cells:
+        yield from _cells(request)
+    if request.resources or request.devices:
+        yield from _amounts(request)
+    for trait in request.required_traits:
+        if trait in request.forbidden_traits:
+            yield f"trait {trait} is both required and forbidden"
+
+
+def _policies(request: Request) -> Iterator[str]:
+    if request.cpu_policy != "shared":
+        if not request.vcpus:
+            yield f"CPU policy {request.cpu_policy} without a vCPU"
+    elif request.thread_policy is not None:
+        yield f"thread policy {request.thread_policy} is for dedicated CPUs, the CPU policy is shared"
+    elif request.emulator_policy == "isolate":
+        yield "emulator policy isolate is for dedicated CPUs, the CPU policy is shared"
+    if request.dedicated_vcpus or request.cpu_policy == "mixed":
+        yield from _mixed(request)
+
+
+def _mixed(request: Request) -> Iterator[str]:
+    wanted = request.dedicated_vcpus
+    if request.cpu_policy != "mixed":
+        yield f"dedicated_vcpus are for CPU policy mixed, found {request.cpu_policy}"
+    elif not 0 < len(wanted) < request.vcpus:
+        yield f"CPU policy mixed needs some but not all of {request.vcpus} vCPUs in dedicated_vcpus, found {len(wanted)}"
+    elif len(set(wanted)) != len(wanted) or not all(0 <= vcpu < request.vcpus for vcpu in wanted):
+        yield f"dedicated_vcpus {wanted} are not different numbers from 0 to {request.vcpus - 1}"
+
+
+def _cells(request: Request) -> Iterator[str]:
+    cells, own = request.cells, request.guest_cells
+    if own:
+        if cells is not None and cells != len(own):
+            yield f"{cells} cells are asked for, but {len(own)} are described"
+        if sorted(vcpu for cell in own for vcpu in cell.vcpus) != list(range(request.vcpus)):
+            yield f"the guest cells do not name each of {request.vcpus} vCPUs once"
+        if sum(cell.memory_bytes for cell in own) != request.memory_bytes:
+            yield f"the guest cells have {sum(cell.memory_bytes for cell in own)} bytes together, the request {request.memory_bytes}"
+    elif cells is not None:
+        if cells < 1:
+            yield f"{cells} cells are below 1"
+        elif request.vcpus % cells or request.memory_bytes % cells:
+            yield f"{request.vcpus} vCPUs and {request.memory_bytes} bytes cannot be split evenly over {cells} cells"
+
+
+def _amounts(request: Request) -> Iterator[str]:
+    seen = set()
+    for item in request.resources:
+        name = resource_class(item.resource_class)
+        if name in OWN_CLASSES:
+            yield f"resource class {name} is asked for by vcpus, memory_bytes, page_kib or disk_bytes"
+        if name in seen:
+            yield f"resource class {name} is asked for twice"
+        seen.add(name)
+        if not 1 <= item.amount <= AMOUNT_MAX:
+            yield f"{item.amount} of resource class {name} is not between 1 and {AMOUNT_MAX}"
+    for device in request.devices:
+        if not device.kind or device.count < 1:
+            yield f"{device.count} devices of kind {device.kind!r} cannot be asked for"
