@@ -120,10 +120,14 @@ class EndClaim(Command, frozen=True):
 
 
 class SweepNode(Command, frozen=True):
-    """Let time and deaths take effect: expire, drain, end with proof, quarantine after `grace_ms`, end cordons."""
+    """Let time and deaths take effect: expire, drain, end with proof, quarantine after `grace_ms`, end cordons.
+
+    `gone` are holders proven gone, `alive` those seen alive; all others are unknown.
+    """
 
     grace_ms: int
     gone: tuple[Holder, ...] = ()
+    alive: tuple[Holder, ...] = ()
 
 
 class ReturnUnits(Command, frozen=True):

@@ -1,0 +1,128 @@
+"""The ledger held against itself: what contradicts what.
+
+Rules of this file: pure and total; it compares and never repairs; a finding says which claim and unit, and what was expected. `error` is a
+broken promise, `warning` a fact that a person should know (a vanished unit that is held, usage above a shrunk capacity).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Literal
+
+from earmark.core.ledger.fold import recomputed
+from earmark.core.ledger.rows import SlotRow, slot_rows
+from earmark.core.ledger.state import NodeState
+from earmark.core.model.ids import ClaimId, ConsumerId, NodeId, Slot
+from earmark.core.model.value import Value
+
+Severity = Literal["error", "warning"]
+
+
+class Finding(Value, frozen=True):
+    """One contradiction or oddity.
+
+    `code` is stable: double_grant, index_drift, layout_drift, guard_drift, snapshot_drift, chain, two_mains, no_deadline, no_cause,
+    wrong_node, bad_amount, missing, overage.
+    """
+
+    code: str
+    severity: Severity
+    detail: str
+    node: NodeId | None = None
+    claim: ClaimId | None = None
+    unit: str | None = None
+
+
+def audit_node(state: NodeState, guard: Sequence[SlotRow] | None = None) -> tuple[Finding, ...]:
+    """Return what is wrong with one node's state; `guard` are the store's slot rows to compare with (None: not compared)."""
+    found = [*_double_grants(state), *_drift(state), *_claims(state), *_overages(state)]
+    found += [
+        Finding(code="missing", severity="warning", node=state.node, unit=unit, detail=f"{unit} is held and the machine no longer has it")
+        for unit in sorted(state.missing)
+    ]
+    if guard is not None:
+        found += _guard(state, guard)
+    return tuple(found)
+
+
+def audit_consumers(states: Iterable[NodeState]) -> tuple[Finding, ...]:
+    """Return the consumers that hold more than one main claim over several nodes."""
+    mains: dict[ConsumerId, ClaimId] = {}
+    found = []
+    for state in sorted(states, key=lambda each: each.node):
+        for claim in state.live():
+            if claim.purpose != "main":
+                continue
+            first = mains.setdefault(claim.consumer, claim.id)
+            if first != claim.id:
+                detail = f"consumer {claim.consumer} holds two main claims, {first} and {claim.id}"
+                found.append(Finding(code="two_mains", severity="error", node=state.node, claim=claim.id, detail=detail))
+    return tuple(found)
+
+
+def _double_grants(state: NodeState) -> list[Finding]:
+    holders: dict[Slot, ClaimId] = {}
+    found = []
+    for claim_id, grant in state.grants():
+        for row in grant.units:
+            for slot in row.occupied:
+                first = holders.setdefault(slot, claim_id)
+                if first != claim_id:
+                    detail = f"{row.unit} is held by {first} and by {claim_id}"
+                    found.append(
+                        Finding(code="double_grant", severity="error", node=state.node, claim=claim_id, unit=row.unit, detail=detail)
+                    )
+    return found
+
+
+def _drift(state: NodeState) -> list[Finding]:
+    fresh = recomputed(state)
+    found = []
+    if fresh.free != state.free:
+        detail = "the maintained free index is not the one that the live claims add up to"
+        found.append(Finding(code="index_drift", severity="error", node=state.node, detail=detail))
+    if fresh.layout != state.layout:
+        detail = "the maintained layout is not the one that machine and settings give"
+        found.append(Finding(code="layout_drift", severity="error", node=state.node, detail=detail))
+    return found
+
+
+def _claims(state: NodeState) -> list[Finding]:
+    found = []
+    for claim in state.live():
+        problem = None
+        if claim.phase == "held" and claim.deadline_ms is None:
+            problem = ("no_deadline", "is held without a deadline")
+        elif claim.phase == "draining" and (claim.cause is None or claim.draining_since_ms is None):
+            problem = ("no_cause", "drains without a cause")
+        elif claim.node != state.node:
+            problem = ("wrong_node", f"says that it is on node {claim.node}")
+        elif any(row.amount <= 0 for row in claim.grant.amounts):
+            problem = ("bad_amount", "holds an amount that is not positive")
+        if problem:
+            found.append(
+                Finding(code=problem[0], severity="error", node=state.node, claim=claim.id, detail=f"claim {claim.id} {problem[1]}")
+            )
+    return found
+
+
+def _overages(state: NodeState) -> list[Finding]:
+    if state.layout is None:
+        return []
+    found = []
+    for stock in state.layout.inventories(state.free):
+        if not stock.admits(0, stock.used):
+            detail = f"{stock.pool}: {stock.used} in use of {stock.capacity}; legal after capacity shrank, nothing more is granted"
+            found.append(Finding(code="overage", severity="warning", node=state.node, unit=stock.pool, detail=detail))
+    return found
+
+
+def _guard(state: NodeState, guard: Sequence[SlotRow]) -> list[Finding]:
+    expected = {row for claim_id, grant in state.grants() for row in slot_rows(claim_id, grant)}
+    stored = set(guard)
+    found = []
+    for row in sorted(expected ^ stored):
+        where = "missing from" if row in expected else "left over in"
+        detail = f"guard row {row.slot} of {row.claim} is {where} the store"
+        found.append(Finding(code="guard_drift", severity="error", node=state.node, claim=row.claim, unit=row.unit, detail=detail))
+    return found

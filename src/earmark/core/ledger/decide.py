@@ -1,0 +1,366 @@
+"""What a command leads to: events and an answer, or a refusal with its reasons.
+
+Rules of this file: pure; nothing is written here and no state changed; a command that finds its wish already true is answered and writes
+nothing; a claim ends freely only with proof (its holders are gone, or say so themselves), else it drains and keeps its units.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import msgspec
+
+from earmark.core.fit.fit import fit
+from earmark.core.fit.judge import judge
+from earmark.core.fit.layout import build_layout
+from earmark.core.ledger import commands as c
+from earmark.core.ledger import events as e
+from earmark.core.ledger.differences import differences
+from earmark.core.ledger.reasons import with_holders
+from earmark.core.ledger.state import NODE_CORDON, NodeState, present_units
+from earmark.core.model.claim import Cause, Claim, Cordon, Holder
+from earmark.core.model.grant import Grant
+from earmark.core.model.ids import ClaimId, UnitId
+from earmark.core.model.refusal import Holding, Reason, Refusal
+from earmark.core.model.topology import Machine
+from earmark.errors import Conflict, GenerationConflict, InvalidRequest, LedgerNewer, UnknownClaim, UnknownNode, UnknownUnit
+
+
+class Facts(msgspec.Struct, frozen=True, kw_only=True):
+    """What deciding needs besides the state: the time, and what the guard rows say of the command's claim and consumer.
+
+    `ended` is the cause with which the claim ended, None if it is open or never was; `main` the consumer's open main claim, anywhere
+    in the ledger.
+    """
+
+    now_ms: int
+    ended: str | None = None
+    main: ClaimId | None = None
+
+
+class Decision(msgspec.Struct, frozen=True, kw_only=True):
+    """Events to append (none: nothing to change) and what will then be true."""
+
+    events: tuple[e.Event, ...] = ()
+    outcome: c.Outcome
+    claim_id: ClaimId | None = None
+    cause: Cause | None = None
+    message: str = ""
+    differences: tuple[str, ...] = ()
+    touched: tuple[ClaimId, ...] = ()
+
+
+def decide(state: NodeState | None, command: c.Command, facts: Facts) -> Decision | Refusal:
+    """Decide a command on a state.
+
+    Raises an Invalid… where the command names what does not exist or makes no sense, Conflict where the claim is in another phase or
+    generation than the command needs.
+    """
+    if isinstance(command, c.RegisterNode):
+        return _register(state, command)
+    if state is None:
+        raise UnknownNode(f"node {command.node} is not in this ledger", node=command.node)
+    if state.unknown is not None:
+        raise LedgerNewer(
+            f"node {state.name} has an event {state.unknown} of a newer Earmark: it is read here and not written", node=state.node
+        )
+    return RULES[type(command)](state, command, facts)
+
+
+def answer_of(decision: Decision, state: NodeState) -> c.Answer:
+    """Return the answer that a decision gives once `state` is true."""
+    claim = state.claims.get(decision.claim_id) if decision.claim_id is not None else None
+    return c.Answer(
+        outcome=decision.outcome, node=state.node, changed=bool(decision.events), claim_id=decision.claim_id, claim=claim,
+        cause=decision.cause, message=decision.message, differences=decision.differences, touched=decision.touched,
+    )  # fmt: skip
+
+
+# --- claims -------------------------------------------------------------------------------------------------------------------------
+
+
+def _hold(state: NodeState, command: c.HoldClaim, facts: Facts) -> Decision | Refusal:
+    if command.claim in state.claims or command.claim in state.quarantines or facts.ended is not None:
+        raise Conflict(f"claim {command.claim} exists already", claim=command.claim)
+    now_ms = max(facts.now_ms, state.at_ms)
+    if command.deadline_ms is None and not command.confirm:
+        raise InvalidRequest(f"claim {command.claim} is to be held without a deadline", claim=command.claim)
+    if command.deadline_ms is not None and command.deadline_ms <= now_ms:
+        raise InvalidRequest(f"the deadline of claim {command.claim} has passed already", claim=command.claim)
+    if command.purpose == "main" and facts.main is not None:
+        return _refusal(state, _has_main(state, command, facts.main))
+    found = place(state, command)
+    if isinstance(found, Refusal):
+        return found
+    events: list[e.Event] = [
+        e.ClaimHeld(
+            claim=command.claim, consumer=command.consumer, owner=command.owner, request=command.request, grant=found,
+            purpose=command.purpose, move=command.move, leg=command.leg, deadline_ms=command.deadline_ms, holders=command.holders,
+        )
+    ]  # fmt: skip
+    if command.confirm:
+        events.append(e.ClaimConfirmed(claim=command.claim, deadline_ms=command.deadline_ms, holders=command.holders))
+    return Decision(events=tuple(events), outcome="confirmed" if command.confirm else "held", claim_id=command.claim)
+
+
+def place(state: NodeState, command: c.HoldClaim) -> Grant | Refusal:
+    """Return the grant that a hold would get on this state, or why not; also the what-if, as it writes nothing."""
+    closed = state.cordons.get(NODE_CORDON)
+    if closed is not None:
+        return _refusal(state, Reason(code="node_closed", resource="node", unit=state.name, detail=f"cordoned: {closed.reason}"))
+    supply = state.supply
+    if supply is None:
+        return _refusal(state, Reason(code="node_closed", resource="node", unit=state.name, detail="its machine was never observed"))
+    if command.grant is None:
+        found = fit(command.request, supply)
+        return with_holders(found, state) if isinstance(found, Refusal) else found
+    refusal = judge(command.grant, supply, command.request)
+    return with_holders(refusal, state) if refusal is not None else command.grant
+
+
+def _has_main(state: NodeState, command: c.HoldClaim, main: ClaimId) -> Reason:
+    holder = state.claims.get(main)
+    held = (Holding(claim=main, consumer=command.consumer, owner=holder.owner if holder else command.owner, amount=1),)
+    return Reason(
+        code="consumer_has_main", resource="consumer", asked=1, free=0, short=1, unit=command.consumer, holders=held,
+        detail=f"consumer {command.consumer} holds its main claim {main}; a further claim names a purpose",
+    )  # fmt: skip
+
+
+def _refusal(state: NodeState, *reasons: Reason) -> Refusal:
+    return Refusal(reasons=reasons, node=state.name)
+
+
+def _claim(state: NodeState, claim_id: ClaimId, facts: Facts, generation: int | None = None) -> Claim | str:
+    """Return the live claim, or the cause with which it ended; raises UnknownClaim or GenerationConflict."""
+    claim = state.claims.get(claim_id)
+    if claim is None:
+        if facts.ended is not None:
+            return facts.ended
+        raise UnknownClaim(f"claim {claim_id} is not on node {state.name}", claim=claim_id)
+    if generation is not None and generation != claim.generation:
+        raise GenerationConflict(
+            f"claim {claim_id} has generation {claim.generation}, not {generation}",
+            claim=claim_id,
+            expected=generation,
+            found=claim.generation,
+        )
+    return claim
+
+
+def _confirm(state: NodeState, command: c.ConfirmClaim, facts: Facts) -> Decision:
+    claim = _claim(state, command.claim, facts, command.generation)
+    if isinstance(claim, str):
+        raise Conflict(f"claim {command.claim} cannot be confirmed, it has ended ({claim})", claim=command.claim, cause=claim)
+    if claim.phase == "draining":
+        raise Conflict(f"claim {claim.id} cannot be confirmed, it is draining ({claim.cause})", claim=claim.id, cause=claim.cause)
+    if claim.phase == "confirmed":
+        return Decision(outcome="confirmed", claim_id=claim.id, message="was confirmed already")
+    if claim.deadline_ms is not None and max(facts.now_ms, state.at_ms) >= claim.deadline_ms:
+        raise Conflict(f"claim {claim.id} cannot be confirmed, its deadline has passed", claim=claim.id, deadline_ms=claim.deadline_ms)
+    event = e.ClaimConfirmed(claim=claim.id, deadline_ms=command.deadline_ms, holders=command.holders)
+    return Decision(events=(event,), outcome="confirmed", claim_id=claim.id)
+
+
+def _bind(state: NodeState, command: c.BindClaim, facts: Facts) -> Decision:
+    claim = _claim(state, command.claim, facts, command.generation)
+    if isinstance(claim, str) or claim.phase == "draining":
+        raise Conflict(f"claim {command.claim} cannot be bound, it has ended or is draining", claim=command.claim)
+    if claim.holders == command.holders:
+        return Decision(outcome="bound", claim_id=claim.id, message="was bound so already")
+    return Decision(events=(e.ClaimBound(claim=claim.id, holders=command.holders),), outcome="bound", claim_id=claim.id)
+
+
+def _renew(state: NodeState, command: c.RenewClaim, facts: Facts) -> Decision:
+    claim = _claim(state, command.claim, facts, command.generation)
+    if isinstance(claim, str) or claim.phase == "draining":
+        raise Conflict(f"claim {command.claim} cannot be renewed, it has ended or is draining", claim=command.claim)
+    now_ms = max(facts.now_ms, state.at_ms)
+    if command.deadline_ms is None and claim.phase == "held":
+        raise InvalidRequest(f"claim {claim.id} is held and always has a deadline; confirm it", claim=claim.id)
+    if command.deadline_ms is not None and command.deadline_ms <= now_ms:
+        raise InvalidRequest(f"the new deadline of claim {claim.id} has passed already", claim=claim.id)
+    if claim.deadline_ms is not None and now_ms >= claim.deadline_ms:
+        raise Conflict(f"claim {claim.id} cannot be renewed, its deadline has passed", claim=claim.id, deadline_ms=claim.deadline_ms)
+    if claim.deadline_ms == command.deadline_ms:
+        return Decision(outcome="renewed", claim_id=claim.id, message="has that deadline already")
+    return Decision(events=(e.ClaimRenewed(claim=claim.id, deadline_ms=command.deadline_ms),), outcome="renewed", claim_id=claim.id)
+
+
+def _end(state: NodeState, command: c.EndClaim, facts: Facts) -> Decision:
+    claim = _claim(state, command.claim, facts)
+    if isinstance(claim, str):
+        return Decision(outcome="released", claim_id=command.claim, cause=_as_cause(claim), message=f"had ended already ({claim})")
+    _claim(state, command.claim, facts, command.generation)
+    if command.cause == "aborted" and claim.phase == "confirmed":
+        raise Conflict(f"claim {claim.id} cannot be aborted, it is confirmed; release it", claim=claim.id)
+    left = tuple(holder for holder in claim.holders if holder not in command.gone)
+    cause = claim.cause or command.cause
+    proven = not left and (command.cause != "forced" or bool(claim.holders))
+    if proven:
+        event = e.ClaimEnded(claim=claim.id, cause=cause, evidence=_proof(claim, command.cause))
+        return Decision(events=(event,), outcome="released", claim_id=claim.id, cause=cause)
+    waiting = "no proof that its units are unused" if not left else f"still bound to {_pids(left)}"
+    if claim.phase == "draining":
+        return Decision(outcome="draining", claim_id=claim.id, cause=cause, message=waiting)
+    draining = e.ClaimDraining(claim=claim.id, cause=command.cause, evidence=waiting)
+    return Decision(events=(draining,), outcome="draining", claim_id=claim.id, cause=command.cause, message=waiting)
+
+
+def _as_cause(text: str) -> Cause:
+    cause: Cause = msgspec.convert(text, Cause)
+    return cause
+
+
+def _proof(claim: Claim, cause: Cause) -> str:
+    if not claim.holders:
+        return "its holder said so"
+    return "its processes are gone" if cause == "forced" else "its processes are gone or said so"
+
+
+def _pids(holders: tuple[Holder, ...]) -> str:
+    return "pid " + ", ".join(str(holder.pid) for holder in holders)
+
+
+# --- time and deaths ----------------------------------------------------------------------------------------------------------------
+
+
+def _sweep(state: NodeState, command: c.SweepNode, facts: Facts) -> Decision:
+    now_ms = max(facts.now_ms, state.at_ms)
+    found: list[e.Event] = []
+    for claim in state.live():
+        found.extend(_sweep_claim(claim, command, now_ms))
+    for key in sorted(state.cordons):
+        cordon = state.cordons[key]
+        if cordon.until_ms is not None and now_ms >= cordon.until_ms:
+            found.append(e.Uncordoned(unit=cordon.unit, cause="expired"))
+    touched = tuple(dict.fromkeys(event.claim for event in found if isinstance(event, e.ClaimDraining | e.ClaimEnded)))
+    return Decision(events=tuple(found), outcome="swept", touched=touched)
+
+
+def _sweep_claim(claim: Claim, command: c.SweepNode, now_ms: int) -> list[e.Event]:
+    """Return what time and deaths do to one claim: begin to drain, end with proof, or go to quarantine after the grace."""
+    gone = frozenset(command.gone)
+    alive = frozenset(command.alive)
+    left = [holder for holder in claim.holders if holder not in gone]
+    found: list[e.Event] = []
+    since, cause = claim.draining_since_ms, claim.cause
+    if claim.phase != "draining":
+        lost = [holder for holder in claim.holders if holder in gone]
+        runner_lost = any(holder.role == "runner" for holder in lost)
+        if claim.deadline_ms is not None and now_ms >= claim.deadline_ms:
+            cause, evidence = "expired", "its deadline has passed"
+        elif lost and (runner_lost or not left):
+            cause, evidence = "holder_gone", f"{_pids(tuple(lost))} is gone"
+        else:
+            return []
+        since = now_ms
+        found.append(e.ClaimDraining(claim=claim.id, cause=cause, evidence=evidence))
+    if cause is None or since is None:
+        return found
+    if claim.holders and not left:
+        found.append(e.ClaimEnded(claim=claim.id, cause=cause, evidence="its processes are gone"))
+    elif now_ms - since >= command.grace_ms and not any(holder in alive for holder in left):
+        evidence = f"{cause}, and no proof within the grace time that its units are unused"
+        found.append(e.ClaimEnded(claim=claim.id, cause=cause, evidence=evidence, quarantined=True))
+    return found
+
+
+def _return(state: NodeState, command: c.ReturnUnits, _facts: Facts) -> Decision:
+    if command.claim is None and command.unit is None:
+        raise InvalidRequest("a return names a unit or a claim")
+    kept = [
+        quarantine
+        for _, quarantine in sorted(state.quarantines.items())
+        if (command.claim is None or quarantine.claim == command.claim)
+        and (command.unit is None or any(row.unit == command.unit for row in quarantine.grant.units))
+    ]
+    if not kept:
+        what = command.unit or command.claim
+        return Decision(outcome="returned", claim_id=command.claim, message=f"{what} is not in quarantine on node {state.name}")
+    units = () if command.unit is None else (command.unit,)
+    events = tuple(e.UnitsReturned(claim=quarantine.claim, reason=command.reason, units=units) for quarantine in kept)
+    return Decision(events=events, outcome="returned", claim_id=kept[0].claim)
+
+
+# --- the node -----------------------------------------------------------------------------------------------------------------------
+
+
+def _register(state: NodeState | None, command: c.RegisterNode) -> Decision:
+    if state is not None:
+        return Decision(outcome="registered", message=f"node {state.name} is in the ledger already")
+    return Decision(events=(e.NodeRegistered(node=command.node, name=command.name, machine=command.machine_ref),), outcome="registered")
+
+
+def _rehome(state: NodeState, command: c.RehomeNode, _facts: Facts) -> Decision:
+    if state.machine_ref == command.machine_ref:
+        return Decision(outcome="rehomed", message="is at home here already")
+    return Decision(events=(e.NodeRehomed(machine=command.machine_ref, reason=command.reason),), outcome="rehomed")
+
+
+def _observe(state: NodeState, command: c.ObserveMachine, _facts: Facts) -> Decision:
+    machine = steady(command.machine)
+    if state.machine == machine:
+        return Decision(outcome="observed", message="nothing has changed")
+    changes = differences(state.machine, machine)
+    event = e.MachineObserved(machine=machine, inventory_version=state.inventory_version + 1, differences=changes)
+    return Decision(events=(event,), outcome="observed", differences=changes)
+
+
+def steady(machine: Machine) -> Machine:
+    """Return a machine without the figures that change by themselves (free disk space): those are observations, not inventory."""
+    return msgspec.structs.replace(machine, disks=tuple(msgspec.structs.replace(disk, free_bytes=None) for disk in machine.disks))
+
+
+def _configure(state: NodeState, command: c.ConfigureNode, _facts: Facts) -> Decision:
+    if state.settings == command.settings:
+        return Decision(outcome="configured", message="has these settings already")
+    if state.machine is not None:
+        build_layout(state.machine, command.settings)
+    return Decision(events=(e.NodeConfigured(settings=command.settings),), outcome="configured")
+
+
+def _cordon(state: NodeState, command: c.CordonUnit, facts: Facts) -> Decision:
+    _known_unit(state, command.unit)
+    now_ms = max(facts.now_ms, state.at_ms)
+    if command.until_ms is not None and command.until_ms <= now_ms:
+        raise InvalidRequest("the end of a cordon must lie in the future", until_ms=command.until_ms)
+    known = state.cordons.get(command.unit or NODE_CORDON)
+    if known is not None and (known.reason, known.until_ms) == (command.reason, command.until_ms):
+        return Decision(outcome="cordoned", message="is cordoned so already")
+    cordon = Cordon(unit=command.unit, reason=command.reason, since_ms=now_ms, until_ms=command.until_ms)
+    return Decision(events=(e.Cordoned(cordon=cordon),), outcome="cordoned")
+
+
+def _uncordon(state: NodeState, command: c.UncordonUnit, _facts: Facts) -> Decision:
+    if (command.unit or NODE_CORDON) not in state.cordons:
+        _known_unit(state, command.unit)
+        return Decision(outcome="uncordoned", message="is not cordoned")
+    return Decision(events=(e.Uncordoned(unit=command.unit),), outcome="uncordoned")
+
+
+def _known_unit(state: NodeState, unit: UnitId | None) -> None:
+    if unit is None:
+        return
+    known = present_units(state.machine) if state.machine is not None else frozenset()
+    if unit not in known and unit not in state.missing:
+        raise UnknownUnit(f"node {state.name} has no unit {unit}", node=state.node, unit=unit)
+
+
+Rule = Callable[[NodeState, Any, Facts], Decision | Refusal]
+
+RULES: dict[type[c.Command], Rule] = {
+    c.HoldClaim: _hold,
+    c.ConfirmClaim: _confirm,
+    c.BindClaim: _bind,
+    c.RenewClaim: _renew,
+    c.EndClaim: _end,
+    c.SweepNode: _sweep,
+    c.ReturnUnits: _return,
+    c.RehomeNode: _rehome,
+    c.ObserveMachine: _observe,
+    c.ConfigureNode: _configure,
+    c.CordonUnit: _cordon,
+    c.UncordonUnit: _uncordon,
+}

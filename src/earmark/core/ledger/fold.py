@@ -1,0 +1,175 @@
+"""How one event leads from one state to the next.
+
+Rules of this file: no clock, no choice, no check of policy: what was decided is only carried out. One function per event; the cost is that
+of the event's own rows, never of the number of live claims. An event that contradicts the state is a broken ledger.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import msgspec
+from msgspec.structs import replace
+
+from earmark.core.fit.layout import build_layout
+from earmark.core.ledger import events as e
+from earmark.core.ledger.codec import Head, Stored, open_envelope, open_event
+from earmark.core.ledger.state import NODE_CORDON, NodeState
+from earmark.core.model.claim import Claim, Quarantine
+from earmark.core.model.grant import Grant, UnitRow
+from earmark.core.model.ids import ClaimId, UnitId
+from earmark.errors import LedgerBroken
+
+
+def fold(state: NodeState | None, stored: Iterable[Stored]) -> NodeState | None:
+    """Return the state after some stored events of one stream, in order; None stays None for no events."""
+    for item in stored:
+        envelope = open_envelope(item.raw)
+        state = advance(state, open_event(envelope), Head(envelope.sequence, envelope.epoch, envelope.at_ms, item.hash), envelope.boot_id)
+    return state
+
+
+def advance(state: NodeState | None, event: e.Event, head: Head, boot_id: str | None = None) -> NodeState:
+    """Return the state after one event that ends the stream at `head`.
+
+    Raises LedgerBroken if the event cannot follow this state.
+    """
+    if state is None:
+        if not isinstance(event, e.NodeRegistered):
+            raise LedgerBroken(f"a node's stream begins with {event.type}, not with {e.NodeRegistered.type}", sequence=head.sequence)
+        return NodeState(node=event.node, name=event.name, head=head, machine_ref=event.machine)
+    step = STEPS.get(type(event))
+    if step is None:
+        raise LedgerBroken(f"event {head.sequence} of node {state.name} is a second {event.type}", sequence=head.sequence)
+    changed: NodeState = step(state, event, head.at_ms)
+    if isinstance(event, e.MachineObserved):
+        return replace(changed, head=head, boot_id=boot_id)
+    return replace(changed, head=head)
+
+
+def _rehomed(state: NodeState, event: e.NodeRehomed, _at_ms: int) -> NodeState:
+    return replace(state, machine_ref=event.machine)
+
+
+def _observed(state: NodeState, event: e.MachineObserved, _at_ms: int) -> NodeState:
+    layout = build_layout(event.machine, state.settings, strict=False)
+    return replace(state, machine=event.machine, inventory_version=event.inventory_version, layout=layout)
+
+
+def _configured(state: NodeState, event: e.NodeConfigured, _at_ms: int) -> NodeState:
+    layout = build_layout(state.machine, event.settings, strict=False) if state.machine is not None else None
+    return replace(state, settings=event.settings, layout=layout)
+
+
+def _cordoned(state: NodeState, event: e.Cordoned, _at_ms: int) -> NodeState:
+    return replace(state, cordons=state.cordons.set(event.cordon.unit or NODE_CORDON, event.cordon))
+
+
+def _uncordoned(state: NodeState, event: e.Uncordoned, _at_ms: int) -> NodeState:
+    return replace(state, cordons=state.cordons.delete(event.unit or NODE_CORDON))
+
+
+def _held(state: NodeState, event: e.ClaimHeld, at_ms: int) -> NodeState:
+    if event.claim in state.claims:
+        raise LedgerBroken(f"claim {event.claim} is held twice on node {state.name}", claim=event.claim)
+    claim = Claim(
+        id=event.claim, node=state.node, consumer=event.consumer, owner=event.owner, request=event.request, grant=event.grant,
+        purpose=event.purpose, move=event.move, leg=event.leg, held_at_ms=at_ms, deadline_ms=event.deadline_ms, holders=event.holders,
+    )  # fmt: skip
+    return replace(state, claims=state.claims.set(claim.id, claim), free=state.free.take(claim.id, claim.grant))
+
+
+def _live(state: NodeState, claim_id: ClaimId, event: e.Event) -> Claim:
+    claim = state.claims.get(claim_id)
+    if claim is None:
+        raise LedgerBroken(f"{event.type} for claim {claim_id}, which is not live on node {state.name}", claim=claim_id)
+    return claim
+
+
+def _step(state: NodeState, claim: Claim, **changes: Any) -> NodeState:
+    stepped = replace(claim, generation=claim.generation + 1, **changes)
+    return replace(state, claims=state.claims.set(claim.id, stepped))
+
+
+def _confirmed(state: NodeState, event: e.ClaimConfirmed, _at_ms: int) -> NodeState:
+    return _step(state, _live(state, event.claim, event), phase="confirmed", deadline_ms=event.deadline_ms, holders=event.holders)
+
+
+def _bound(state: NodeState, event: e.ClaimBound, _at_ms: int) -> NodeState:
+    return _step(state, _live(state, event.claim, event), holders=event.holders)
+
+
+def _renewed(state: NodeState, event: e.ClaimRenewed, _at_ms: int) -> NodeState:
+    return _step(state, _live(state, event.claim, event), deadline_ms=event.deadline_ms)
+
+
+def _draining(state: NodeState, event: e.ClaimDraining, at_ms: int) -> NodeState:
+    return _step(state, _live(state, event.claim, event), phase="draining", cause=event.cause, draining_since_ms=at_ms)
+
+
+def _ended(state: NodeState, event: e.ClaimEnded, at_ms: int) -> NodeState:
+    claim = _live(state, event.claim, event)
+    claims = state.claims.delete(claim.id)
+    if not event.quarantined:
+        return replace(state, claims=claims, free=state.free.give(claim.id, claim.grant))
+    kept = Quarantine(
+        claim=claim.id, consumer=claim.consumer, owner=claim.owner, grant=claim.grant, since_ms=at_ms, reason=event.evidence or event.cause
+    )
+    return replace(state, claims=claims, quarantines=state.quarantines.set(claim.id, kept))
+
+
+def _returned(state: NodeState, event: e.UnitsReturned, _at_ms: int) -> NodeState:
+    kept = state.quarantines.get(event.claim)
+    if kept is None:
+        raise LedgerBroken(f"units of claim {event.claim} are returned to node {state.name}, which has them not in quarantine")
+    units = frozenset(event.units)
+    left = tuple(row for row in kept.grant.units if row.unit not in units)
+    if not units or not left:
+        return replace(state, quarantines=state.quarantines.delete(event.claim), free=state.free.give(event.claim, kept.grant))
+    smaller = replace(kept, grant=replace(kept.grant, units=left))
+    return replace(
+        state, quarantines=state.quarantines.set(event.claim, smaller), free=state.free.give(event.claim, kept.grant, units=units)
+    )
+
+
+def _passed(state: NodeState, event: e.UnitsPassed, _at_ms: int) -> NodeState:
+    source, target = _live(state, event.source, event), _live(state, event.target, event)
+    units = frozenset(event.units)
+    gone, stay = _split(source.grant, units)
+    after = _step(state, source, grant=replace(source.grant, units=stay))
+    after = _step(after, target, grant=replace(target.grant, units=target.grant.units + gone))
+    return replace(after, free=state.free.passed(source.id, target.id, gone))
+
+
+def _split(grant: Grant, units: frozenset[UnitId]) -> tuple[tuple[UnitRow, ...], tuple[UnitRow, ...]]:
+    """Return the unit rows of a grant that are in `units`, and the others."""
+    return tuple(row for row in grant.units if row.unit in units), tuple(row for row in grant.units if row.unit not in units)
+
+
+def _not_understood(state: NodeState, event: e.UnknownEvent, _at_ms: int) -> NodeState:
+    return replace(state, unknown=f"{event.found_type} v{event.found_version}")
+
+
+STEPS: dict[type[e.Event], Callable[[NodeState, Any, int], NodeState]] = {
+    e.NodeRehomed: _rehomed,
+    e.MachineObserved: _observed,
+    e.NodeConfigured: _configured,
+    e.Cordoned: _cordoned,
+    e.Uncordoned: _uncordoned,
+    e.ClaimHeld: _held,
+    e.ClaimConfirmed: _confirmed,
+    e.ClaimBound: _bound,
+    e.ClaimRenewed: _renewed,
+    e.ClaimDraining: _draining,
+    e.ClaimEnded: _ended,
+    e.UnitsReturned: _returned,
+    e.UnitsPassed: _passed,
+    e.UnknownEvent: _not_understood,
+}
+
+
+def recomputed(state: NodeState) -> NodeState:
+    """Return the state with everything derived computed anew from claims, quarantines, machine and settings."""
+    layout = build_layout(state.machine, state.settings, strict=False) if state.machine is not None else None
+    return msgspec.structs.replace(state, layout=layout, free=state.free.recompute(state.grants()))

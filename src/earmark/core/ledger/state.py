@@ -1,0 +1,159 @@
+"""What is true of one node: the value that its events fold to.
+
+Rules of this file: a state is never changed, only followed by another; everything derived (layout, free index, blocked units) can be
+recomputed from the rest and is compared with that at every audit. `StateImage` is the part that snapshots keep.
+"""
+
+from __future__ import annotations
+
+import immutables
+import msgspec
+
+from earmark.core.fit.free import EMPTY, Free, Supply
+from earmark.core.fit.layout import Layout, build_layout
+from earmark.core.ledger.codec import Head
+from earmark.core.model.claim import Claim, Cordon, Quarantine
+from earmark.core.model.grant import Grant
+from earmark.core.model.ids import ClaimId, NodeId, UnitId
+from earmark.core.model.node import NodeSettings
+from earmark.core.model.topology import Machine
+from earmark.core.model.value import Value
+
+FOLD_VERSION = 1
+NODE_CORDON = ""
+"""The key of the node's own cordon in `NodeState.cordons`."""
+
+
+class NodeState(msgspec.Struct, frozen=True, kw_only=True):
+    """One node at one sequence of its stream.
+
+    `layout` is None until the machine was observed. `unknown` names an event that this program does not understand: the stream may then
+    be read and not written. `boot_id` is the boot under which the machine was last observed.
+    """
+
+    node: NodeId
+    name: str
+    head: Head = Head()
+    machine_ref: str | None = None
+    boot_id: str | None = None
+    machine: Machine | None = None
+    inventory_version: int = 0
+    settings: NodeSettings = NodeSettings()
+    layout: Layout | None = None
+    free: Free = EMPTY
+    claims: immutables.Map[ClaimId, Claim] = immutables.Map()
+    quarantines: immutables.Map[ClaimId, Quarantine] = immutables.Map()
+    cordons: immutables.Map[str, Cordon] = immutables.Map()
+    unknown: str | None = None
+
+    @property
+    def sequence(self) -> int:
+        """The sequence of the last event folded in."""
+        return self.head.sequence
+
+    @property
+    def at_ms(self) -> int:
+        """The time of the last event folded in."""
+        return self.head.at_ms
+
+    @property
+    def supply(self) -> Supply | None:
+        """What fit needs to know; None until the machine was observed."""
+        if self.layout is None:
+            return None
+        cpus, units = blocked(self.cordons)
+        return Supply(layout=self.layout, free=self.free, blocked_cpus=cpus, blocked_units=units)
+
+    @property
+    def missing(self) -> frozenset[UnitId]:
+        """Units that are held or quarantined and that the machine no longer has."""
+        if self.machine is None:
+            return frozenset()
+        present = present_units(self.machine)
+        return frozenset(row.unit for _, grant in self.grants() for row in grant.units if not row.unit.startswith("named:")) - present
+
+    def grants(self) -> list[tuple[ClaimId, Grant]]:
+        """All grants that occupy something, live claims and quarantines, by claim id."""
+        held = [(claim.id, claim.grant) for claim in self.claims.values()]
+        kept = [(quarantine.claim, quarantine.grant) for quarantine in self.quarantines.values()]
+        return sorted(held + kept, key=lambda pair: pair[0])
+
+    def live(self) -> list[Claim]:
+        """The live claims by id."""
+        return sorted(self.claims.values(), key=lambda claim: claim.id)
+
+
+class StateImage(Value, frozen=True):
+    """The part of a state that is kept; the rest is derived again on opening."""
+
+    node: NodeId
+    name: str
+    sequence: int
+    epoch: int
+    at_ms: int
+    hash: str
+    machine_ref: str | None = None
+    boot_id: str | None = None
+    machine: Machine | None = None
+    inventory_version: int = 0
+    settings: NodeSettings = NodeSettings()
+    claims: tuple[Claim, ...] = ()
+    quarantines: tuple[Quarantine, ...] = ()
+    cordons: tuple[Cordon, ...] = ()
+    unknown: str | None = None
+
+
+_images = msgspec.json.Decoder(StateImage)
+
+
+def present_units(machine: Machine) -> frozenset[UnitId]:
+    """Return the exclusive units that a machine has: CPUs online or offline are not the same, only online ones count."""
+    return frozenset([UnitId(f"cpu:{cpu.id}") for cpu in machine.cpus] + [device.unit for device in machine.devices])
+
+
+def blocked(cordons: immutables.Map[str, Cordon]) -> tuple[int, frozenset[UnitId]]:
+    """Return the mask of cordoned CPUs and the set of other cordoned units."""
+    mask = 0
+    units = set()
+    for cordon in cordons.values():
+        if cordon.unit is None:
+            continue
+        if cordon.unit.startswith("cpu:"):
+            mask |= 1 << int(cordon.unit[4:])
+        else:
+            units.add(cordon.unit)
+    return mask, frozenset(units)
+
+
+def image_of(state: NodeState) -> StateImage:
+    """Return what a snapshot keeps of a state."""
+    return StateImage(
+        node=state.node, name=state.name, sequence=state.head.sequence, epoch=state.head.epoch, at_ms=state.head.at_ms,
+        hash=state.head.hash, machine_ref=state.machine_ref, boot_id=state.boot_id, machine=state.machine,
+        inventory_version=state.inventory_version, settings=state.settings, claims=tuple(state.live()),
+        quarantines=tuple(sorted(state.quarantines.values(), key=lambda q: q.claim)),
+        cordons=tuple(sorted(state.cordons.values(), key=lambda c: c.unit or NODE_CORDON)), unknown=state.unknown,
+    )  # fmt: skip
+
+
+def state_of(image: StateImage) -> NodeState:
+    """Return the state of an image, everything derived computed anew."""
+    state = NodeState(
+        node=image.node, name=image.name, head=Head(image.sequence, image.epoch, image.at_ms, image.hash), machine_ref=image.machine_ref,
+        boot_id=image.boot_id, machine=image.machine, inventory_version=image.inventory_version, settings=image.settings,
+        layout=build_layout(image.machine, image.settings, strict=False) if image.machine is not None else None,
+        claims=immutables.Map((claim.id, claim) for claim in image.claims),
+        quarantines=immutables.Map((quarantine.claim, quarantine) for quarantine in image.quarantines),
+        cordons=immutables.Map((cordon.unit or NODE_CORDON, cordon) for cordon in image.cordons), unknown=image.unknown,
+    )  # fmt: skip
+    return msgspec.structs.replace(state, free=Free.recompute(state.grants()))
+
+
+def encode_image(state: NodeState) -> bytes:
+    """Return a state's image as JSON."""
+    return msgspec.json.encode(image_of(state))
+
+
+def decode_image(raw: bytes) -> NodeState:
+    """Return the state of an encoded image; raises msgspec.DecodeError if it is none."""
+    return state_of(_images.decode(raw))

@@ -1,0 +1,174 @@
+"""The ledger looked at whole: as it was at a time, against itself, and link by link.
+
+Rules of this file: nothing here writes; each answer is computed from the events, and what is kept beside them (snapshots, guard rows) is compared with
+that.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import msgspec
+
+from earmark.core.ledger.audit import Finding, audit_consumers, audit_node
+from earmark.core.ledger.codec import Head, Stored, check_link, open_envelope, open_event
+from earmark.core.ledger.fold import advance, fold
+from earmark.core.ledger.state import FOLD_VERSION, NodeState, decode_image, image_of
+from earmark.core.model.ids import NodeId, StreamId, node_stream
+from earmark.errors import ChainBroken, InvalidRecord, LedgerBroken, UnknownNode
+from earmark.stores.contract import Reader, Store
+
+NODE_PREFIX = "node:"
+
+
+class Verified(NamedTuple):
+    """What verifying found: events checked per stream, and everything that does not hold."""
+
+    events: dict[StreamId, int]
+    findings: tuple[Finding, ...]
+
+
+def state_at(store: Store, node: NodeId, time_ms: int) -> NodeState:
+    """Return a node as it was at a time (milliseconds since the epoch), from the nearest snapshot before it; raises UnknownNode."""
+    stream = node_stream(node)
+    with store.reading() as reader:
+        state = _snapshot_before(reader, stream, time_ms)
+        while page := reader.read(stream, state.sequence if state is not None else 0):
+            for stored in page:
+                envelope = open_envelope(stored.raw)
+                if envelope.at_ms > time_ms:
+                    return _known(state, node, store)
+                head = Head(envelope.sequence, envelope.epoch, envelope.at_ms, stored.hash)
+                state = advance(state, open_event(envelope), head, envelope.boot_id)
+    return _known(state, node, store)
+
+
+def _known(state: NodeState | None, node: NodeId, store: Store) -> NodeState:
+    if state is None:
+        raise UnknownNode(f"node {node} was not yet in {store.name} at that time (or its events of then are archived)", node=node)
+    return state
+
+
+def _snapshot_before(reader: Reader, stream: StreamId, time_ms: int) -> NodeState | None:
+    at_most: int | None = None
+    while (snapshot := reader.snapshot(stream, at_most_sequence=at_most)) is not None:
+        if snapshot.fold_version == FOLD_VERSION:
+            state = decode_image(snapshot.image)
+            if state.at_ms <= time_ms:
+                return state
+        if snapshot.sequence == 0:
+            break
+        at_most = snapshot.sequence - 1
+    return None
+
+
+def audit(store: Store) -> tuple[Finding, ...]:
+    """Return what contradicts what in the ledger as it stands: states, derived figures, guard rows, main claims."""
+    found: list[Finding] = []
+    states = []
+    with store.reading() as reader:
+        for stream in _streams(reader):
+            state = replay(reader, stream)
+            if state is None:
+                continue
+            states.append(state)
+            found += audit_node(state, reader.slots(stream))
+            found += _rows(reader, stream, state)
+    return (*found, *audit_consumers(states))
+
+
+def _rows(reader: Reader, stream: StreamId, state: NodeState) -> list[Finding]:
+    """Compare the claim rows of the live claims with the state."""
+    found = []
+    for claim in state.live():
+        row = reader.claim(claim.id)
+        if row is None or row.cause is not None or row.stream != stream or row.consumer != claim.consumer or row.purpose != claim.purpose:
+            detail = f"claim {claim.id} is live and its row says {row}"
+            found.append(Finding(code="guard_drift", severity="error", node=state.node, claim=claim.id, detail=detail))
+    for quarantine in state.quarantines.values():
+        row = reader.claim(quarantine.claim)
+        if row is None or row.cause is None:
+            detail = f"claim {quarantine.claim} is in quarantine and its row says {row}"
+            found.append(Finding(code="guard_drift", severity="error", node=state.node, claim=quarantine.claim, detail=detail))
+    return found
+
+
+def replay(reader: Reader, stream: StreamId) -> NodeState | None:
+    """Return a stream's state from the newest usable snapshot and the events after it."""
+    snapshot = reader.snapshot(stream)
+    state = decode_image(snapshot.image) if snapshot is not None and snapshot.fold_version == FOLD_VERSION else None
+    while page := reader.read(stream, state.sequence if state is not None else 0):
+        state = fold(state, page)
+    return state
+
+
+def verify(store: Store) -> Verified:
+    """Check every link of every chain, replay everything, and compare the result with snapshots, heads and guard rows."""
+    counts: dict[StreamId, int] = {}
+    found: list[Finding] = []
+    states = []
+    with store.reading() as reader:
+        for stream in _streams(reader):
+            try:
+                counts[stream], state = _verify_stream(store, reader, stream)
+            except (ChainBroken, InvalidRecord, LedgerBroken) as error:
+                found.append(Finding(code="chain", severity="error", detail=f"{stream}: {error}"))
+                continue
+            states.append(state)
+            found += audit_node(state, reader.slots(stream))
+            found += _rows(reader, stream, state)
+            found += _snapshots(reader, stream, state)
+    return Verified(counts, (*found, *audit_consumers(states)))
+
+
+def _verify_stream(store: Store, reader: Reader, stream: StreamId) -> tuple[int, NodeState]:
+    base = store.archived(stream)
+    state: NodeState | None = None
+    head = Head()
+    if base is not None:
+        head = base
+        snapshot = reader.snapshot(stream, at_most_sequence=base.sequence)
+        if snapshot is None or snapshot.sequence != base.sequence or snapshot.hash != base.hash:
+            raise ChainBroken(f"{stream} is sealed at {base.sequence} and has no snapshot there", stream=stream)
+        state = decode_image(snapshot.image)
+    count = 0
+    while page := reader.read(stream, head.sequence):
+        for stored in page:
+            head = check_link(stored, head)
+            envelope = open_envelope(stored.raw)
+            state = advance(state, open_event(envelope), head, envelope.boot_id)
+            count += 1
+    if reader.head(stream) != head:
+        raise ChainBroken(f"{stream} ends at {head.sequence} and its head says {reader.head(stream).sequence}", stream=stream)
+    if state is None:
+        raise ChainBroken(f"{stream} has no events", stream=stream)
+    return count, state
+
+
+def _snapshots(reader: Reader, stream: StreamId, final: NodeState) -> list[Finding]:
+    """Say whether the newest snapshot is what the events up to it fold to (replayed from the one before, or from the start)."""
+    newest = reader.snapshot(stream)
+    if newest is None or newest.fold_version != FOLD_VERSION:
+        return []
+    earlier = reader.snapshot(stream, at_most_sequence=newest.sequence - 1)
+    state = decode_image(earlier.image) if earlier is not None and earlier.fold_version == FOLD_VERSION else None
+    for stored in _until(reader, stream, state.sequence if state is not None else 0, newest.sequence):
+        state = fold(state, [stored])
+    if state is None or msgspec.json.encode(image_of(state)) != newest.image:
+        detail = f"the snapshot at {newest.sequence} of {stream} is not what its events fold to"
+        return [Finding(code="snapshot_drift", severity="error", node=final.node, detail=detail)]
+    return []
+
+
+def _until(reader: Reader, stream: StreamId, after: int, last: int) -> Iterator[Stored]:
+    while after < last and (page := reader.read(stream, after)):
+        for stored in page:
+            if stored.sequence > last:
+                return
+            yield stored
+        after = page[-1].sequence
+
+
+def _streams(reader: Reader) -> list[StreamId]:
+    return [stream for stream in sorted(reader.heads()) if stream.startswith(NODE_PREFIX)]

@@ -1,0 +1,295 @@
+"""The one path by which anything becomes true: read, decide, append, commit, answer.
+
+Rules of this file: commands of one process queue here; the first caller to come leads, takes all that wait, opens one write transaction, reads
+what other processes appended, decides and appends each command on the state that the one before it left, commits once, publishes the
+states and answers all. If the commit fails all are answered with the error and the old states stand. There is no thread of our own.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import msgspec
+
+from earmark.clock import Clock
+from earmark.core.ledger.codec import Batch, Head, Stamp
+from earmark.core.ledger.commands import Answer, Command, HoldClaim
+from earmark.core.ledger.decide import Decision, Facts, answer_of, decide
+from earmark.core.ledger.fold import advance, fold
+from earmark.core.ledger.state import FOLD_VERSION, NodeState, decode_image, encode_image
+from earmark.core.model.ids import ClaimId, StreamId, node_stream
+from earmark.core.model.refusal import Refusal
+from earmark.errors import EarmarkError, KeyReused, LedgerUnavailable, LockTimeout, OutcomeUnknown
+from earmark.locks import NamedLock
+from earmark.stores.contract import ANSWERS_KEPT_MS, Reader, Remembered, Snapshot, Store, Transaction
+
+GROUP_MAX = 256
+"""Commands in one commit, at most."""
+SNAPSHOT_EVERY = 1000
+"""Events of a stream between two snapshots, at least."""
+SNAPSHOT_PER_CLAIM = 2
+"""And at least this many events for each live claim, so that the cost of an image stays a constant share."""
+
+Result = Answer | Refusal
+
+
+class Key(msgspec.Struct, frozen=True):
+    """An idempotency key of an owner, and the digest of what was asked under it."""
+
+    owner: str
+    key: str
+    digest: str
+
+
+class Work:
+    """One command on its way through the queue; `done` is set when it was answered or when its caller is to lead."""
+
+    __slots__ = ("command", "correlation", "done", "error", "key", "lead", "result", "taken")
+
+    def __init__(self, command: Command, key: Key | None, correlation: str) -> None:
+        self.command = command
+        self.key = key
+        self.correlation = correlation
+        self.done = threading.Event()
+        self.lead = False
+        self.taken = False
+        self.result: Result | None = None
+        self.error: BaseException | None = None
+
+    @property
+    def answered(self) -> bool:
+        """Whether there is a result or an error."""
+        return self.result is not None or self.error is not None
+
+
+class Writer:
+    """Carries out commands on a store, in groups."""
+
+    def __init__(self, store: Store, clock: Clock, *, actor: str, epoch: int, boot_id: str, timeout_s: float) -> None:
+        self._store = store
+        self._clock = clock
+        self._actor = actor
+        self._epoch = epoch
+        self._boot_id = boot_id
+        self._timeout_s = timeout_s
+        self._guard = NamedLock("writer queue")
+        self._queue: deque[Work] = deque()
+        self._leader: str | None = None
+        self._states: dict[StreamId, NodeState] = {}
+        self._snapshots: dict[StreamId, int] = {}
+        self._commands = 0
+
+    def submit(self, command: Command, *, key: Key | None = None, correlation: str = "") -> Result:
+        """Carry out one command durably and return its answer or refusal.
+
+        Raises what deciding or the store raises; LockTimeout if its turn did not come in time (nothing happened), OutcomeUnknown if its
+        group did not end in time.
+        """
+        work = Work(command, key, correlation)
+        with self._guard.hold("enqueue"):
+            self._queue.append(work)
+            if self._leader is None:
+                self._leader = threading.current_thread().name
+                work.lead = True
+        if not work.lead and not work.done.wait(self._timeout_s):
+            self._give_up(work)
+        if work.lead and not work.answered:
+            self._lead()
+        if work.error is not None:
+            raise work.error
+        if work.result is None:
+            raise OutcomeUnknown("the writer ended without an answer; ask again with an idempotency key")
+        return work.result
+
+    def state(self, stream: StreamId) -> NodeState | None:
+        """Return the state of a stream as the ledger has it now, None for no such stream."""
+        with self._store.reading() as reader:
+            state = self._current(reader, stream, self._states)
+        if state is not None:
+            self._publish({stream: state})
+        return state
+
+    # --- the queue ------------------------------------------------------------------------------------------------------------------
+
+    def _give_up(self, work: Work) -> None:
+        """Withdraw work whose time is over, unless it was taken or is to lead."""
+        with self._guard.hold("give up"):
+            if work.answered or work.lead:
+                return
+            waiting = not work.taken
+            if waiting:
+                self._queue.remove(work)
+            leader = self._leader
+        name = type(work.command).__name__
+        if waiting:
+            raise LockTimeout(f"{name} waited {self._timeout_s} s for the writer, which thread {leader} leads; nothing has happened")
+        raise OutcomeUnknown(f"{name} was taken by the writer (thread {leader}) and not answered within {self._timeout_s} s")
+
+    def _lead(self) -> None:
+        """Carry out what waits, then hand the lead on; whatever happens, everybody who was taken is answered."""
+        group: list[Work] = []
+        try:
+            with self._guard.hold("take a group"):
+                while self._queue and len(group) < GROUP_MAX:
+                    taken = self._queue.popleft()
+                    taken.taken = True
+                    group.append(taken)
+            self._carry_out(group)
+        finally:
+            for work in group:
+                if not work.answered:
+                    work.error = LedgerUnavailable("the writer was interrupted before the commit; nothing has happened")
+                work.done.set()
+            with self._guard.hold("hand the lead on"):
+                heir = self._queue[0] if self._queue else None
+                self._leader = "the next in line" if heir is not None else None
+                if heir is not None:
+                    heir.lead = True
+                    heir.done.set()
+
+    # --- one group ------------------------------------------------------------------------------------------------------------------
+
+    def _carry_out(self, group: list[Work]) -> None:
+        """Decide and append a group in one transaction; publish and answer after the commit."""
+        states: dict[StreamId, NodeState] = {}
+        results: list[tuple[Work, Result | EarmarkError]] = []
+        try:
+            with self._store.transaction(purpose=f"{len(group)} commands", timeout_s=self._timeout_s) as tx:
+                for work in group:
+                    try:
+                        results.append((work, self._one(tx, states, work)))
+                    except EarmarkError as error:
+                        results.append((work, error))
+                self._keep(tx, states)
+        except EarmarkError as error:
+            for work in group:
+                work.error = error
+            return
+        self._publish(states)
+        for work, result in results:
+            if isinstance(result, EarmarkError):
+                work.error = result
+            else:
+                work.result = result
+
+    def _one(self, tx: Transaction, states: dict[StreamId, NodeState], work: Work) -> Result:
+        """Decide one command and append what it leads to; `states` moves on only if the append succeeded."""
+        command, key = work.command, work.key
+        now_ms = self._clock.now_ms()
+        if key is not None and (known := _known_answer(tx, key, now_ms)) is not None:
+            return known
+        stream = node_stream(command.node)
+        state = self._current(tx, stream, states)
+        decided = decide(state, command, self._facts(tx, command, now_ms))
+        if isinstance(decided, Refusal):
+            owner = command.owner if isinstance(command, HoldClaim) else self._actor
+            tx.put_refusal(stream, owner, now_ms, msgspec.json.encode(decided))
+            return decided
+        head = state.head if state is not None else Head()
+        self._commands += 1
+        stamp = Stamp(
+            actor=self._actor, command=f"{now_ms:x}-{self._commands:x}", now_ms=now_ms, correlation=work.correlation, epoch=self._epoch,
+            boot_id=self._boot_id,
+        )  # fmt: skip
+        after = _after(state, decided, stamp)
+        answer = answer_of(decided, after) if after is not None else _bare_answer(decided, command)
+        remember = _remembered(key, answer, now_ms) if key is not None else None
+        if decided.events or remember is not None:
+            stored = tx.append([Batch(stream, head.sequence, decided.events)] if decided.events else [], stamp, remember)
+            if stored and after is not None:
+                last = stored[-1]
+                at_ms = max(now_ms, head.at_ms)
+                after = msgspec.structs.replace(after, head=Head(last.sequence, max(self._epoch, head.epoch), at_ms, last.hash))
+        if after is not None:
+            states[stream] = after
+        return answer
+
+    def _facts(self, tx: Reader, command: Command, now_ms: int) -> Facts:
+        """Read what deciding needs from the guard rows."""
+        claim: ClaimId | None = getattr(command, "claim", None)
+        row = tx.claim(claim) if claim is not None else None
+        main = tx.main_claim(command.consumer) if isinstance(command, HoldClaim) and command.purpose == "main" else None
+        return Facts(now_ms=now_ms, ended=row.cause if row is not None else None, main=main.claim if main is not None else None)
+
+    def _current(self, reader: Reader, stream: StreamId, states: dict[StreamId, NodeState]) -> NodeState | None:
+        """Return the state at the stream's end: from this group, else the published one and what came since, else from a snapshot."""
+        known = states.get(stream)
+        if known is not None and states is not self._states:
+            return known
+        known = self._states.get(stream)
+        head = reader.head(stream)
+        if head.sequence == 0:
+            return None
+        if known is None:
+            known = self._from_snapshot(reader, stream)
+        while known is None or known.head.sequence < head.sequence:
+            page = reader.read(stream, known.head.sequence if known is not None else 0)
+            if not page:
+                break
+            known = fold(known, page)
+        return known
+
+    def _from_snapshot(self, reader: Reader, stream: StreamId) -> NodeState | None:
+        snapshot = reader.snapshot(stream)
+        if snapshot is None or snapshot.fold_version != FOLD_VERSION:
+            return None
+        self._snapshots[stream] = snapshot.sequence
+        return decode_image(snapshot.image)
+
+    def _keep(self, tx: Transaction, states: dict[StreamId, NodeState]) -> None:
+        """Keep snapshots of streams that have grown enough since the last one."""
+        for stream, state in states.items():
+            last = self._snapshots.get(stream, 0)
+            if state.sequence - last >= max(SNAPSHOT_EVERY, SNAPSHOT_PER_CLAIM * len(state.claims)):
+                tx.put_snapshot(snapshot_of(stream, state, tx.last_position()))
+                tx.forget_answers(self._clock.now_ms() - ANSWERS_KEPT_MS)
+                self._snapshots[stream] = state.sequence
+
+    def _publish(self, states: dict[StreamId, NodeState]) -> None:
+        """Let readers see states that are in the ledger; never an older one over a newer one."""
+        with self._guard.hold("publish"):
+            for stream, state in states.items():
+                known = self._states.get(stream)
+                if known is None or known.sequence < state.sequence:
+                    self._states[stream] = state
+
+    @contextmanager
+    def exclusive(self, purpose: str) -> Iterator[Transaction]:
+        """Enter a write transaction for what is not a command (tickets, snapshots, observations)."""
+        with self._store.transaction(purpose=purpose, timeout_s=self._timeout_s) as tx:
+            yield tx
+
+
+def snapshot_of(stream: StreamId, state: NodeState, position: int) -> Snapshot:
+    """Return a snapshot of a state."""
+    return Snapshot(stream, state.sequence, FOLD_VERSION, state.head.hash, position, encode_image(state))
+
+
+def _after(state: NodeState | None, decided: Decision, stamp: Stamp) -> NodeState | None:
+    """Return the state after the decision's events (its head is completed once they are stored)."""
+    head = state.head if state is not None else Head()
+    at_ms = max(stamp.now_ms, head.at_ms)
+    for number, event in enumerate(decided.events, head.sequence + 1):
+        state = advance(state, event, Head(number, max(stamp.epoch, head.epoch), at_ms, ""), stamp.boot_id)
+    return state
+
+
+def _bare_answer(decided: Decision, command: Command) -> Answer:
+    return Answer(outcome=decided.outcome, node=command.node, changed=False, claim_id=decided.claim_id, message=decided.message)
+
+
+def _known_answer(tx: Reader, key: Key, now_ms: int) -> Answer | None:
+    """Return the first answer to the same command under a key; raises KeyReused for another command."""
+    known = tx.answer(key.owner, key.key)
+    if known is None or known.at_ms < now_ms - ANSWERS_KEPT_MS:
+        return None
+    if known.digest != key.digest:
+        raise KeyReused(f"key {key.key!r} of {key.owner} was used for another command", key=key.key, owner=key.owner)
+    return msgspec.json.decode(known.answer, type=Answer)
+
+
+def _remembered(key: Key, answer: Answer, now_ms: int) -> Remembered:
+    return Remembered(key.owner, key.key, key.digest, msgspec.json.encode(answer), now_ms)

@@ -1,0 +1,96 @@
+"""The composition root: the only place where contracts meet their implementations.
+
+Rules of this file: nothing is decided here; it resolves where the ledger is, opens it, finds out which node this machine is, and hands all of it
+to a tracker.
+"""
+
+from __future__ import annotations
+
+import os
+import pwd
+from pathlib import Path
+
+from earmark.clock import Clock, SystemClock
+from earmark.core.ledger.commands import RegisterNode
+from earmark.core.model.ids import NodeId, node_stream
+from earmark.drivers.contract import HostDriver
+from earmark.drivers.processes import SystemProcesses
+from earmark.drivers.sysfs.observe import SysfsDriver
+from earmark.errors import LedgerForeign
+from earmark.settings import Settings, load
+from earmark.stores import identity, place
+from earmark.stores.contract import Store
+from earmark.stores.sqlite.store import SqliteStore
+from earmark.tracker.leases import Leases
+from earmark.tracker.tracker import Terms, Tracker
+from earmark.tracker.writer import Writer
+
+
+def open_tracker(
+    path: str | os.PathLike[str] | None = None, *, private: bool = False, observe: bool = False, settings: Settings | None = None
+) -> Tracker:
+    """Open the ledger of this machine, or the one at `path`, and return its tracker; make both if they are new.
+
+    The machine is looked at if it is new, was rebooted, or `observe` is given. Claims whose holders are gone, and deadlines that have
+    passed, take effect now. Raises an Invalid…, …Unavailable or LedgerBroken; nothing is left open then.
+    """
+    if settings is None:
+        settings = load({"ledger": os.fspath(path) if path is not None else None, "private": True if private else None})
+    where = place.resolve(settings)
+    place.prepare(where)
+    host = SysfsDriver(disks=tuple((disk.name, Path(disk.path)) for disk in settings.disks))
+    store = SqliteStore.open(where.path, group=where.gid)
+    try:
+        return tracker_on(store, where, host, settings, SystemClock(), observe=observe)
+    except BaseException:
+        store.close()
+        raise
+
+
+def tracker_on(store: Store, where: place.Place, host: HostDriver, settings: Settings, clock: Clock, *, observe: bool) -> Tracker:
+    """Return a tracker on an open store, with this machine's node registered, observed where that is due, and swept."""
+    machine_ref = host.machine_ref()
+    known = identity.identity(where, machine_ref, hostname=host.hostname())
+    boot_id = host.boot_id()
+    terms = Terms(
+        actor=actor(), hold_timeout_ms=settings.hold_timeout_ms, default_ttl_ms=settings.default_ttl_ms,
+        drain_grace_ms=settings.drain_grace_ms, rival=None if settings.private else _rival(where, settings),
+        stranger=_stranger(store, copied=known.copied),
+    )  # fmt: skip
+    writer = Writer(store, clock, actor=terms.actor, epoch=settings.epoch, boot_id=boot_id, timeout_s=settings.busy_timeout_ms / 1000)
+    tracker = Tracker(
+        store, writer, Leases(SystemProcesses()), host, clock, home=NodeId(known.uuid), terms=terms,
+        rebind=lambda: identity.rebind(where, machine_ref, hostname=host.hostname()),
+    )  # fmt: skip
+    state = writer.state(node_stream(known.uuid))
+    if not store.writable or terms.stranger is not None:
+        if state is None:
+            raise LedgerForeign(f"{store.name} does not hold this machine's node and cannot be written", ledger=store.name)
+        return tracker
+    if state is None:
+        writer.submit(RegisterNode(node=known.uuid, name=known.name, machine_ref=machine_ref))
+        state = tracker.node()
+    if state.machine is None or observe or (boot_id and state.boot_id != boot_id):
+        tracker.observe()
+    tracker.sweep()
+    return tracker
+
+
+def _stranger(store: Store, *, copied: bool) -> str | None:
+    if not copied:
+        return None
+    return f"{store.name} was made on another machine: if it is to be this machine's now, say so with `earmark node rehome --reason …`"
+
+
+def _rival(where: place.Place, settings: Settings) -> str | None:
+    other = place.other_announced(where, Path(settings.machine_root))
+    return None if other is None else str(other.ledger)
+
+
+def actor() -> str:
+    """Return who acts: the user's name, or uid:N where the machine has none for it."""
+    uid = os.getuid()
+    try:
+        return pwd.getpwuid(uid).pw_name
+    except KeyError:
+        return f"uid:{uid}"
