@@ -1,0 +1,180 @@
+"""The entry of the command line: finds the command, and turns every way to end into one line and an exit code.
+
+Rules of this file: nothing heavy is imported here; a command's module is imported when it is called; an EarmarkError never shows a
+traceback; a fault of ours does, and ends with 70.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+from collections.abc import Callable, Sequence
+from types import TracebackType
+from typing import Any, NoReturn
+
+import click
+
+from earmark import __version__
+from earmark.cli.phrases import clean
+from earmark.cli.session import Session, encode
+from earmark.cli.verb import VerbGroup
+from earmark.errors import EarmarkError, type_prefix
+
+EXIT_INVALID = 2
+EXIT_INTERNAL = 70
+EXIT_INTERRUPTED = 130
+EXIT_BROKEN_PIPE = 141
+
+SECTIONS: tuple[tuple[str, tuple[tuple[str, str, str], ...]], ...] = (
+    ("Take and give back", (
+        ("claim", "claim:claim", "Claim resources of this machine."),
+        ("run", "run:run", "Run a command confined to what it claims."),
+        ("release", "life:release", "Give a claim back."),
+        ("confirm", "life:confirm", "Keep a held claim."),
+        ("abort", "life:abort", "Give up a held claim."),
+        ("renew", "life:renew", "Give a claim more time."),
+        ("return", "life:give_back", "Give quarantined units back, with a reason."),
+    )),
+    ("Look", (
+        ("list", "looks:list_claims", "List what is claimed, by whom, until when."),
+        ("show", "looks:show", "Show the machine, a claim, a unit or a node."),
+        ("who", "looks:who", "Say who holds a unit."),
+        ("fit", "what_if:fit", "Say where a request would go; exit 3 if nowhere."),
+        ("why-not", "what_if:why_not", "Say why a request does not fit, and what is in the way."),
+    )),
+    ("Look back", (
+        ("log", "history:log", "Print what happened."),
+        ("at", "history:at", "Look at an earlier time: at TIME [list|show|who ...]."),
+        ("diff", "history:diff", "Print what changed between two times."),
+    )),
+    ("The node", (
+        ("node", "nodes:node", "List, show, set, cordon nodes."),
+        ("discover", "discovery:discover", "Read the machine and print what is there."),
+    )),
+    ("The ledger", (
+        ("init", "ledgers:init", "Make a ledger for the machine or a group."),
+        ("audit", "ledgers:audit", "Hold the ledger against itself; exit 1 on findings."),
+        ("verify", "ledgers:verify", "Check the hash chain and replay every event."),
+        ("backup", "ledgers:backup", "Write a complete copy to a new file."),
+        ("export", "ledgers:export", "Write all events as JSON lines."),
+        ("import", "ledgers:import_events", "Make a ledger from exported events."),
+        ("archive", "ledgers:archive", "Move old events to an archive file."),
+        ("selftest", "proof:selftest", "Kill writers on this disk and check what is left."),
+        ("completion", "completion:completion", "Print the completion script of a shell."),
+    )),
+)  # fmt: skip
+"""Each command: its name, `module:attribute` under earmark.cli, and its help in one line."""
+
+PLACES = {name: place for _, commands in SECTIONS for name, place, _ in commands}
+
+
+class Earmark(VerbGroup):
+    """The command `earmark`; its commands are imported when they are called."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002 - as click calls it
+        """Return the names of all commands, in the order of the help."""
+        return list(PLACES)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002 - as click calls it
+        """Return a command, importing its module."""
+        place = PLACES.get(cmd_name)
+        if place is None:
+            return None
+        module, _, attribute = place.partition(":")
+        found = getattr(importlib.import_module("earmark.cli." + module), attribute)
+        assert isinstance(found, click.Command)  # noqa: S101 - a slip in the table above, found by its test
+        return found
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002 - as click calls it
+        """Write the commands by section, without importing them."""
+        for title, commands in SECTIONS:
+            with formatter.section(title):
+                formatter.write_dl([(name, text) for name, _, text in commands])
+
+    def main(self, args: Sequence[str] | None = None, prog_name: str | None = None, *_: Any, **extra: Any) -> NoReturn:
+        """Run the command line and exit; `obj` may carry a prepared Session."""
+        arguments = list(sys.argv[1:] if args is None else args)
+        session = extra.pop("obj", None) or Session()
+        program = prog_name or "earmark"
+        self._main_shell_completion({}, program, "_EARMARK_COMPLETE")
+
+        def run() -> int | None:
+            with self.make_context(program, list(arguments), obj=session) as context:
+                result = self.invoke(context)
+                sys.stdout.flush()
+                return result if isinstance(result, int) else 0
+
+        sys.exit(guarded(run, as_json=lambda: session.json or "--json" in arguments))
+
+
+def guarded(run: Callable[[], int | None], as_json: Callable[[], bool]) -> int:
+    """Run a command and return its exit code, with every foreseen end told on standard error."""
+    try:
+        with OurFault():
+            return run() or 0
+    except click.exceptions.Exit as end:
+        return end.exit_code
+    except EarmarkError as error:
+        tell(error.message, error.problem(), as_json=as_json())
+        return error.exit_code
+    except click.ClickException as error:
+        text = error.format_message()
+        if isinstance(error, click.UsageError) and error.ctx is not None:
+            text = f"{text} (see '{error.ctx.command_path} --help')"
+        problem: dict[str, object] = {"type": type_prefix + "invalid-usage", "title": "invalid usage", "detail": text, "facts": {}}
+        tell(text, problem, as_json=as_json())
+        return EXIT_INVALID
+    except (click.Abort, KeyboardInterrupt):
+        click.echo("earmark: interrupted", err=True)
+        return EXIT_INTERRUPTED
+    except BrokenPipeError:  # whoever read our output has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return EXIT_BROKEN_PIPE
+
+
+def tell(text: str, problem: dict[str, object], *, as_json: bool) -> None:
+    """Print an error on standard error: one line, or a problem+json object (RFC 9457)."""
+    click.echo(encode(problem) if as_json else "earmark: " + clean(text), err=True)
+
+
+class OurFault:
+    """A block whose unforeseen exceptions are a fault of Earmark: the traceback is printed, and the program ends with 70."""
+
+    def __enter__(self) -> None:
+        """Enter the block."""
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, where: TracebackType | None) -> None:
+        """Let foreseen exceptions pass; print any other and raise SystemExit(70)."""
+        foreseen = (EarmarkError, click.ClickException, click.Abort, click.exceptions.Exit, BrokenPipeError)
+        if error is None or not isinstance(error, Exception) or isinstance(error, foreseen):
+            return
+        import traceback  # noqa: PLC0415 - only where something is wrong with us
+
+        traceback.print_exception(kind, error, where)
+        click.echo("earmark: this is a fault of Earmark, not of yours; nothing more was written", err=True)
+        raise SystemExit(EXIT_INTERNAL) from error
+
+
+@click.command(cls=Earmark, invoke_without_command=True, context_settings={"help_option_names": ["--help"], "max_content_width": 100})
+@click.option("--version", is_flag=True, help="Print the version.")
+@click.pass_context
+def cli(context: click.Context, version: bool) -> int:
+    """Earmark: who holds what on this machine. Without a command: the picture of it."""
+    if version:
+        click.echo(f"earmark {__version__}")
+        return 0
+    if context.invoked_subcommand is None:
+        from earmark.cli.looks import picture  # noqa: PLC0415 - drawing is not needed by commands
+
+        return picture(context.obj, None)
+    return 0
+
+
+def main() -> NoReturn:
+    """Run `earmark` with the arguments of the process."""
+    cli.main()
+
+
+if __name__ == "__main__":
+    main()

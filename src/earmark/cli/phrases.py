@@ -1,0 +1,156 @@
+"""Words for people: names made safe for a terminal, claims, refusals and answers in plain lines.
+
+Rules of this file: nothing that came from outside reaches a terminal without `clean`; no drawing library is needed here, so that claim
+starts fast.
+"""
+
+from __future__ import annotations
+
+from earmark.cli.times import until
+from earmark.core.ledger.story import amount_words, describe
+from earmark.core.model.claim import Claim, Holder
+from earmark.core.model.cpuset import format_cpu_list
+from earmark.core.model.grant import AmountRow, Grant
+from earmark.core.model.ids import PoolId
+from earmark.core.model.refusal import Holding, Reason, Refusal
+from earmark.core.model.request import Request
+from earmark.core.model.units import format_bytes
+
+NAME_SHOWN_MAX = 60
+LINE_SHOWN_MAX = 2000
+HOLDERS_SHOWN_MAX = 8
+BYTES_RESOURCES = ("memory", "disk", "memory_bytes", "disk_bytes")
+
+
+def clean(text: str, limit: int = LINE_SHOWN_MAX) -> str:
+    r"""Return a text that changes nothing on a terminal: unprintable characters (escapes, newlines, direction marks) as \x1b, the end as ….
+
+    Source: a terminal obeys C0 and C1 controls (ECMA-48); Unicode's bidirectional marks reorder what a person reads (UTS 55).
+    """
+    if not text.isprintable():
+        text = "".join(each if each.isprintable() else each.encode("unicode_escape").decode("ascii") for each in text)
+    return text if len(text) <= limit else text[: limit - 1] + "…"
+
+
+def name(text: str) -> str:
+    """Return a name as it is shown: clean and at most 60 characters."""
+    return clean(text, NAME_SHOWN_MAX)
+
+
+def plural(number: int, one: str, many: str | None = None) -> str:
+    """Return a number with its noun: "1 CPU", "2 CPUs"."""
+    return f"{number} {one if number == 1 else many or one + 's'}"
+
+
+def pages(size_kib: int) -> str:
+    """Return a page size without a space: "2MiB", "1GiB"."""
+    return format_bytes(size_kib * 1024).replace(" ", "")
+
+
+def amount(resource: str, number: int) -> str:
+    """Return an amount of a resource or pool as a person reads it: "8 GiB", "4 shared vCPUs", "2 gpu"."""
+    kind, _, rest = resource.partition(":")
+    known = kind.lower()
+    if known == "pcpu":
+        return plural(number, "dedicated CPU")
+    if known == "vcpu":
+        return plural(number, "shared vCPU")
+    if known in BYTES_RESOURCES:
+        return format_bytes(number)
+    if known == "pages" and rest:
+        cell, _, size = rest.partition(":")
+        if size.isdigit():
+            return amount_words(AmountRow(pool=PoolId(f"pages:{cell}:{size}"), amount=number)).removesuffix(f" on cell {cell}")
+    return f"{number} {name(rest or kind)}"
+
+
+def what_is_held(grant: Grant) -> str:
+    """Return what a grant holds: "cpu 4-7, 8 GiB"."""
+    return clean(describe(grant))
+
+
+def where(grant: Grant) -> str:
+    """Return the host cells of a grant: "cell 0", "cells 0,1", "" where it is bound to none."""
+    cells = sorted({cell.host_cell for cell in grant.cells if cell.pins or cell.page_kib is not None} | _pool_cells(grant))
+    if not cells:
+        return ""
+    return ("cell " if len(cells) == 1 else "cells ") + format_cpu_list(cells)
+
+
+def _pool_cells(grant: Grant) -> set[int]:
+    rests = [row.pool.partition(":")[2] for row in grant.amounts if row.pool.startswith(("pages:", "vcpu:"))]
+    return {int(rest.partition(":")[0]) for rest in rests if rest.partition(":")[0].isdigit()}
+
+
+def phase(claim: Claim, now_ms: int) -> str:
+    """Return a claim's phase and end: "confirmed, until 17:40 (2h)", "draining (released) since 14:02"."""
+    if claim.phase == "draining":
+        return f"draining ({claim.cause})" if claim.cause else "draining"
+    return f"{claim.phase}, {until(claim.deadline_ms, now_ms)}"
+
+
+def holder(one: Holder) -> str:
+    """Return a holder in a few words: "child pid 4711"."""
+    return f"{one.role} pid {one.pid}"
+
+
+def claim_lines(claim: Claim, now_ms: int) -> list[str]:
+    """Return a fresh or stepped claim in two lines."""
+    place = where(claim.grant)
+    held = what_is_held(claim.grant) + (f" ({place})" if place and " on cell " not in what_is_held(claim.grant) else "")
+    return [f"{claim.id}  {held}", f"  {name(claim.consumer)} of {name(claim.owner)} · {phase(claim, now_ms)}"]
+
+
+def request_words(request: Request) -> str:
+    """Return a request in a few words: "4 dedicated CPUs, 8 GiB in 1GiB pages"."""
+    parts = []
+    if request.vcpus:
+        policy = {"dedicated": "dedicated CPU", "shared": "shared vCPU", "mixed": "mixed vCPU"}[request.cpu_policy]
+        threads = f" ({request.thread_policy} threads)" if request.thread_policy else ""
+        parts.append(plural(request.vcpus, policy) + threads)
+    if request.memory_bytes:
+        size = request.page_kib
+        how = "" if size is None else f" in {pages(size)} pages" if isinstance(size, int) else f" in {size} pages"
+        parts.append(f"{format_bytes(request.memory_bytes)} memory{how}")
+    if request.cells or request.guest_cells:
+        parts.append("over " + plural(request.cells or len(request.guest_cells), "guest cell"))
+    if request.disk_bytes:
+        parts.append(f"{format_bytes(request.disk_bytes)} disk")
+    parts += [f"{device.count} {name(device.kind)}" for device in request.devices]
+    parts += [f"{each.amount} {each.resource_class}" for each in request.resources]
+    parts += [f"with {trait}" for trait in request.required_traits] + [f"without {trait}" for trait in request.forbidden_traits]
+    return ", ".join(parts) or "nothing"
+
+
+# --- a no --------------------------------------------------------------------------------------------------------------------------
+
+
+def holding(one: Holding, now_ms: int) -> str:
+    """Return who holds something and until when: "vm-db of bob (c-7f3a): cpu 4-7, until 17:40 (2h)"."""
+    held = f": {clean(one.what)}" if one.what else ""
+    return f"{name(one.consumer)} of {name(one.owner)} ({one.claim}){held}, {until(one.until_ms, now_ms)}"
+
+
+def reason_line(reason: Reason) -> str:
+    """Return one reason in one line: what was asked, what is free, how much is short."""
+    place = f"cell {reason.cell}: " if reason.cell is not None else ""
+    if reason.code == "short":
+        asked, free, short = (amount(reason.resource, number) for number in (reason.asked, reason.free, reason.short))
+        tail = f" · {clean(reason.detail)}" if reason.detail else ""
+        return f"{place}{asked} asked · {free} free · {short} short{tail}"
+    words = reason.code.replace("_", " ")
+    subject = clean(reason.unit) if reason.unit else name(reason.resource)
+    return f"{place}{subject}: {clean(reason.detail) or words}"
+
+
+def refusal_lines(refusal: Refusal, now_ms: int) -> list[str]:
+    """Return the reasons of a refusal, each with its holders below it, then what would make it fit."""
+    lines = []
+    for reason in refusal.reasons:
+        lines.append("  " + reason_line(reason))
+        lines += ["      held by " + holding(one, now_ms) for one in reason.holders[:HOLDERS_SHOWN_MAX]]
+        more = reason.holders_left_out + max(0, len(reason.holders) - HOLDERS_SHOWN_MAX)
+        if more:
+            lines.append(f"      and {plural(more, 'more claim')}")
+    lines += ["  fits if " + clean(change) for change in refusal.fits_if]
+    return lines
