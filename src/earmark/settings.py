@@ -80,11 +80,9 @@ class Settings(Value, frozen=True):
         ),
     ] = 10 * MINUTE_MS  # fmt: skip
     default_ttl_ms: Annotated[
-        int | None,
+        Annotated[int, Meta(ge=1000, le=10 * 366 * DAY_MS)] | None,
         Meta(
-            ge=1000,
-            le=10 * 366 * DAY_MS,
-            description="The life of a confirmed claim that names none. Unset: until it is released.",
+            description='The life of a confirmed claim that names none ("none" in files: unset). Unset: until it is released.',
             extra={"security": "Unset, a forgotten claim keeps its units for ever; `earmark list` shows it."},
         ),
     ] = None
