@@ -46,8 +46,18 @@ def fit(request: Request, supply: Supply) -> Grant | Refusal:
     answer = search(request, supply)
     if isinstance(answer, Grant):
         return answer
-    hints = [text for text, other in suggestions(request, supply, answer) if isinstance(search(other, supply), Grant)]
-    return Refusal(reasons=tuple(answer), fits_if=tuple(hints))
+    return Refusal(reasons=tuple(answer), fits_if=_fits_if(request, supply, answer))
+
+
+def _fits_if(request: Request, supply: Supply, reasons: Sequence[Reason]) -> tuple[str, ...]:
+    """Return the changes to a refused request with which it does fit, in words."""
+    said = []
+    for group in suggestions(request, supply, reasons):
+        fitting = (text for text, other in group if isinstance(search(other, supply), Grant))
+        text = next(fitting, None)
+        if text is not None:
+            said.append(text)
+    return tuple(said)
 
 
 def search(request: Request, supply: Supply) -> Grant | list[Reason]:
@@ -181,8 +191,8 @@ def _spots(request: Request, supply: Supply, devices: Sequence[Device]) -> tuple
         spots.append(Spot(key, cell, choice, stock if pages else None))
     if spots:
         return spots, []
-    if not layout.cells:
-        reasons.append(Reason(code="short", resource=CPU, asked=request.vcpus, short=request.vcpus, detail="the node has no cells"))
+    if dedicated and not layout.cells:
+        reasons.append(short(CPU, dedicated, 0, detail="the node has no cells"))
     return [], overall + reasons
 
 

@@ -12,6 +12,7 @@ from earmark.core.fit.devices import blocked_slots
 from earmark.core.fit.free import CPU_PREFIX, Supply, cpu_mask
 from earmark.core.fit.memory import ordinary_used, stock_reasons
 from earmark.core.fit.refusal import about_unit, broken_rule, mismatch, short
+from earmark.core.fit.request import check_request
 from earmark.core.model.cpuset import CPU_MAX
 from earmark.core.model.grant import Grant, UnitRow
 from earmark.core.model.ids import MEMORY, VCPU, PoolId, ResourceClass, Slot
@@ -25,8 +26,11 @@ CPU_DIGITS_MAX = len(str(CPU_MAX))
 def judge(grant: Grant, supply: Supply, request: Request | None = None) -> Refusal | None:
     """Return None if a grant may be given on a node now, else the reasons why not.
 
-    With a request the grant must also be what was requested: as many CPUs, bytes, pages of that size, devices, amounts.
+    With a request the grant must also be what was requested: as many CPUs, bytes, pages of that size, devices, amounts. Raises
+    InvalidRequest on a request that is empty or contradicts itself.
     """
+    if request is not None:
+        check_request(request)
     reasons = unit_reasons(grant, supply)
     reasons += amount_reasons(grant, supply)
     reasons += consistency_reasons(grant, supply.layout)
