@@ -76,7 +76,10 @@ FIELDS: Mapping[str, Kind] = {
     **_of("word", "memory_limit_bytes min_unit nodes now_ms offline_cpus outcome package page_kib pages phase pid pid_namespace pins"),
     **_of("word", "placement position purpose quarantined ram_allocation_ratio ratio reasons request reserved reserved_host_cpus"),
     **_of("word", "reserved_host_disk_bytes reserved_host_memory_bytes reserved_huge_pages resettable resources role sequence session"),
-    **_of("word", "setting settings shared_vcpus short since_ms size_kib sriov_total start_ticks step_size thread_policy took_ms total"),
+    **_of(
+        "word",
+        "cores_named initiators setting settings shared_vcpus short since_ms size_kib sriov_total start_ticks step_size thread_policy took_ms total",
+    ),
     **_of("word", "total_bytes type until_ms usable_cpus use value vcpu vcpus version waited_ms events"),
 }
 """What each field holds. A `word` field holds numbers, structs, or words of the vocabulary; a `text` field is dropped."""
