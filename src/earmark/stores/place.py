@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import grp
 import os
+import re
 import stat
 from pathlib import Path
 from typing import Literal
@@ -161,8 +162,10 @@ def group_id(group: str | None) -> int | None:
     """Return the id of a group given by name or number, None for None; raises InvalidSetting."""
     if group is None:
         return None
+    if re.fullmatch("[0-9]{1,10}", group):
+        return int(group)
     try:
-        return grp.getgrgid(int(group)).gr_gid if group.isdecimal() else grp.getgrnam(group).gr_gid
+        return grp.getgrnam(group).gr_gid
     except KeyError as error:
         raise InvalidSetting(f"there is no group {group!r} on this machine", key="group", found=group) from error
 
