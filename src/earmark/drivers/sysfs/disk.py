@@ -13,7 +13,7 @@ from earmark.core.model.topology import Disk
 from earmark.drivers.sysfs.tree import Tree
 
 
-def read_disks(tree: Tree, paths: Iterable[tuple[str, str]]) -> tuple[Disk, ...]:
+def read_disks(tree: Tree, paths: Iterable[tuple[str, str | os.PathLike[str]]]) -> tuple[Disk, ...]:
     """Return the disks of (name, path) pairs, sorted by name; a path that cannot be asked is noted and left out."""
     if not tree.is_host:
         return ()

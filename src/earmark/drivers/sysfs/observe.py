@@ -36,7 +36,9 @@ HOSTNAME_LENGTH_MAX = 253
 class SysfsDriver:
     """Sees the host below `root`. `disks` are (name, path) pairs; `use_process_limits` False ignores affinity and cgroups."""
 
-    def __init__(self, root: Path = Path("/"), disks: tuple[tuple[str, str], ...] = (), *, use_process_limits: bool = True) -> None:
+    def __init__(
+        self, root: Path = Path("/"), disks: tuple[tuple[str, str | os.PathLike[str]], ...] = (), *, use_process_limits: bool = True
+    ) -> None:
         self.root = root
         self.disks = disks
         self.use_process_limits = use_process_limits
