@@ -6,7 +6,7 @@ ledger has them, and JSON escapes what a terminal would obey. A key may be added
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 import msgspec
 
@@ -16,6 +16,9 @@ from earmark.core.model.node import NodeSettings
 from earmark.core.model.request import Request
 
 UnitState = Literal["free", "taken", "foreign", "cordoned", "quarantined", "missing", "reserved", "unusable"]
+
+
+Sign = Literal["+", "-", "~"]
 
 
 class Out(msgspec.Struct, frozen=True, kw_only=True):
@@ -231,9 +234,10 @@ class DeviceOut(Out, frozen=True):
 
 
 class LedgerOut(Out, frozen=True):
-    """The ledger that answered. `private`: other users of this machine do not see it."""
+    """The ledger that answered. `kind`: named, machine, shared or user; `private`: other users of this machine do not see it."""
 
     place: str
+    kind: str
     private: bool
     note: str
 
@@ -295,9 +299,9 @@ class EventOut(Out, frozen=True):
 
 
 class ChangeOut(Out, frozen=True):
-    """One difference: `-` was, `+` is."""
+    """One difference: `-` was, `+` is, `~` is otherwise."""
 
-    sign: Literal["+", "-", "~"]
+    sign: Sign
     what: str
     text: str
 
@@ -362,36 +366,51 @@ class SelftestOut(Out, frozen=True):
     findings: list[str]
 
 
+class DiscoveredPages(Out, frozen=True):
+    """A huge-page pool."""
+
+    size_kib: int
+    total: int
+
+
 class DiscoveredCell(Out, frozen=True):
-    """A NUMA cell as discovered; `pages` are its huge-page pools."""
+    """A NUMA cell as discovered; `memory_only`: it has no CPUs, and `cpus` are those nearest to its memory."""
 
     id: int
     cpus: list[int]
+    memory_only: bool
     memory_bytes: int
-    pages: list[dict[str, int]]
+    pages: list[DiscoveredPages]
     distances: list[int]
 
 
 class DiscoverOut(Out, frozen=True):
-    """The answer of discover. `cores`, `l3`: lists of CPU numbers; `packages`: how many."""
+    """The answer of discover. `cores`, `l3`, `dies`, `sockets`: lists of CPU numbers; `packages`: how many sockets.
 
-    cpus: list[int]
-    cores: list[list[int]]
-    l3: list[list[int]]
-    packages: int
-    cells: list[DiscoveredCell]
-    devices: list[msgspec.Raw]
-    offline_cpus: list[int]
-    isolated_cpus: list[int]
-    usable_cpus: list[int] | None
-    kinds: dict[str, list[int]]
-    disks: list[msgspec.Raw]
-    memory_limit_bytes: int | None
-    base_page_kib: int
-    model: str | None
-    traits: list[str]
+    `cores` is empty where the kernel names none; `no_cell` are CPUs in no cell; devices are the struct Device and its `children`.
+    """
+
     hostname: str
     boot_id: str
+    machine_ref: str | None
+    model: str | None
+    traits: list[str]
+    cpus: list[int]
+    offline: list[int]
+    isolated: list[int]
+    usable: list[int]
+    cores: list[list[int]]
+    l3: list[list[int]]
+    dies: list[list[int]]
+    sockets: list[list[int]]
+    packages: int
+    kinds: dict[str, list[int]]
+    no_cell: list[int]
+    cells: list[DiscoveredCell]
+    memory_limit_bytes: int | None
+    base_page_kib: int
+    devices: list[dict[str, Any]]
+    disks: list[dict[str, Any]]
     notes: list[str]
 
 

@@ -6,7 +6,7 @@ starts fast.
 
 from __future__ import annotations
 
-from earmark.cli.times import until
+from earmark.cli.times import local, until
 from earmark.core.ledger.story import amount_words, describe
 from earmark.core.model.claim import Claim, Holder
 from earmark.core.model.cpuset import format_cpu_list
@@ -35,6 +35,11 @@ def clean(text: str, limit: int = LINE_SHOWN_MAX) -> str:
 def name(text: str) -> str:
     """Return a name as it is shown: clean and at most 60 characters."""
     return clean(text, NAME_SHOWN_MAX)
+
+
+def moment(at_ms: int) -> str:
+    """Return a moment as local date and time to the second."""
+    return f"{local(at_ms):%Y-%m-%d %H:%M:%S %z}"
 
 
 def plural(number: int, one: str, many: str | None = None) -> str:
@@ -82,6 +87,12 @@ def _pool_cells(grant: Grant) -> set[int]:
     return {int(rest.partition(":")[0]) for rest in rests if rest.partition(":")[0].isdigit()}
 
 
+def placed(grant: Grant) -> str:
+    """Return what a grant holds and where: "cpu 2-3, 8 GiB (cell 0)"."""
+    held, place = what_is_held(grant), where(grant)
+    return f"{held} ({place})" if place and " on cell " not in held else held
+
+
 def phase(claim: Claim, now_ms: int) -> str:
     """Return a claim's phase and end: "confirmed, until 17:40 (2h)", "draining (released) since 14:02"."""
     if claim.phase == "draining":
@@ -96,9 +107,8 @@ def holder(one: Holder) -> str:
 
 def claim_lines(claim: Claim, now_ms: int) -> list[str]:
     """Return a fresh or stepped claim in two lines."""
-    place = where(claim.grant)
-    held = what_is_held(claim.grant) + (f" ({place})" if place and " on cell " not in what_is_held(claim.grant) else "")
-    return [f"{claim.id}  {held}", f"  {name(claim.consumer)} of {name(claim.owner)} · {phase(claim, now_ms)}"]
+    whose = name(claim.owner) if str(claim.consumer) == str(claim.id) else f"{name(claim.consumer)} of {name(claim.owner)}"
+    return [f"{claim.id}  {placed(claim.grant)}", f"  {whose} · {phase(claim, now_ms)}"]
 
 
 def request_words(request: Request) -> str:

@@ -14,10 +14,13 @@ from typing import TYPE_CHECKING, Any, cast
 import click
 import msgspec
 
+from earmark.cli import phrases
 from earmark.clock import Clock, SystemClock
 
 if TYPE_CHECKING:
+    from earmark.cli.output import LedgerOut
     from earmark.core.ledger.state import NodeState
+    from earmark.core.model.refusal import Refusal
     from earmark.settings import Settings
     from earmark.tracker.tracker import Tracker
 
@@ -38,6 +41,7 @@ class Session:
         self._opener = opener or open_ledger
         self._tracker: Tracker | None = None
         self._settings: Settings | None = None
+        self._place: LedgerOut | None = None
 
     # --- what is looked at ---------------------------------------------------------------------------------------------------------
 
@@ -57,6 +61,20 @@ class Session:
             opened = self._opener(self)
             self._tracker = cast("Tracker", click.get_current_context().find_root().with_resource(opened))
         return self._tracker
+
+    @property
+    def place(self) -> LedgerOut:
+        """The ledger that answers, and who sees it."""
+        if self._place is None:
+            from earmark.cli.output import LedgerOut  # noqa: PLC0415 - beside its only use
+
+            if self._opener is open_ledger:
+                from earmark.cli.where import ledger_out  # noqa: PLC0415 - beside its only use
+
+                self._place = ledger_out(self.settings)
+            else:
+                self._place = LedgerOut(place=self.tracker.store.name, kind="named", private=False, note="")
+        return self._place
 
     @property
     def now_ms(self) -> int:
@@ -98,9 +116,21 @@ class Session:
         click.echo(encode(value))
 
     def note(self, text: str) -> None:
-        """Print a notice beside the answer, unless quiet."""
+        """Print a clean notice beside the answer, unless quiet."""
         if not self.quiet:
             click.secho(text, err=True, dim=True, color=self.colour(sys.stderr))
+
+    def refused(self, refusal: Refusal, asked: str, *, err: bool) -> None:
+        """Print a no with its reasons: what was asked, what is free, how much is short, who holds it."""
+        where = f" on {phrases.name(refusal.node)}" if refusal.node else ""
+        click.secho(f"earmark: refused: {asked}{where}", err=err, bold=True, color=self.colour(sys.stderr if err else sys.stdout))
+        for line in phrases.refusal_lines(refusal, self.now_ms):
+            click.echo(line, err=err)
+
+    @property
+    def draws_colour(self) -> bool:
+        """Whether drawings on standard output are coloured."""
+        return self.colour(sys.stdout)
 
     def colour(self, stream: Any) -> bool:
         """Say whether colours go to a stream: the setting `color`, and on a terminal only if that is "auto"."""

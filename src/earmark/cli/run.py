@@ -1,0 +1,155 @@
+"""`earmark run`: claim, confine, start; give back when all of it has ended.
+
+The order is what makes it safe: the child is forked first and waits at a gate; the claim is held in the runner's name; the child is confined; the
+claim is confirmed with runner and child as its holders; only then does the gate open. Whatever fails before that is rolled back, and the
+child ends without having run. After that the claim lives as long as anything of the command does, whatever becomes of the runner.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+import click
+import msgspec
+
+from earmark.cli import phrases
+from earmark.cli.claim import EXIT_REFUSED, PRIVATE, refused
+from earmark.cli.output import Out, When
+from earmark.cli.request_options import Asked, request_options
+from earmark.cli.session import Session, encode
+from earmark.cli.verb import Verb
+from earmark.cli.views import fit_out, maybe
+from earmark.core.ledger.commands import Answer
+from earmark.core.model.claim import Claim, Holder
+from earmark.core.model.cpuset import format_cpu_list
+from earmark.core.model.refusal import Refusal
+from earmark.core.model.units import parse_duration_ms
+from earmark.errors import InvalidRequest, LedgerBroken
+from earmark.launch.child import Ended, GatedChild
+from earmark.launch.confine import Confinement, confine
+from earmark.launch.formats import environment
+from earmark.launch.portion import Portion, portion_of
+
+if TYPE_CHECKING:
+    from earmark.tracker.tracker import Tracker
+
+FOR_EVER = "for ever"
+
+
+class RunOut(Out, frozen=True):
+    """What `run --json` says on standard error before the command starts. `confined` is how CPUs are, `notes` what was not obtained."""
+
+    claim: str
+    node: str
+    pid: int
+    holds: str
+    cpus: list[int]
+    exclusive: bool
+    confined: str
+    cgroup: str | None
+    memory_limit_bytes: int | None
+    until: When | None
+    environment: dict[str, str]
+    notes: list[str]
+
+
+@click.command(cls=Verb, context_settings={"allow_interspersed_args": False})
+@request_options("dedicated")
+@click.option("--wait", is_flag=False, flag_value=FOR_EVER, metavar="[=TIME]", help="Wait in line until it fits, at most TIME: --wait=10m.")
+@click.option("--skip-ahead", is_flag=True, help="With --wait: start before the head of the line if that one starts no later for it.")
+@click.option("--private", is_flag=True, help="Grant from a private ledger although the machine has another.")
+@click.option("--observe", is_flag=True, help="Look at the machine again first.")
+@click.argument("command", nargs=-1, required=True, type=click.UNPROCESSED)
+@click.pass_obj
+def run(
+    session: Session, *, asked: Asked, wait: str | None, skip_ahead: bool, private: bool, observe: bool, command: tuple[str, ...]
+) -> int:
+    r"""Run a command confined to what it claims; its exit status is returned.
+
+    The claim ends with the command and all that it started. Said on standard error: the claim, and what confinement could be had.
+
+    \b
+    earmark run --cpus 4 --mem 8GiB -- make -j4
+    earmark run --gpus 1 --wait=2h -- python train.py
+    """
+    timeout_s = patience(wait, skip_ahead=skip_ahead)
+    session.private, session.observe = private, observe
+    with GatedChild(command) as child:  # before the ledger is opened: what forks has no ledger and no thread
+        launch = Launch(session, asked, child)
+        found = launch.obtain(wait is not None, timeout_s, skip_ahead=skip_ahead)
+        if isinstance(found, Refusal):
+            say_refusal(session, found, asked)
+            return EXIT_REFUSED
+        ended = launch.start(found)
+        launch.finish(found, ended)
+    if ended.problem is not None:
+        click.echo(f"earmark: {phrases.clean(ended.problem)}", err=True)
+    return ended.status
+
+
+class Launch:
+    """One run: the claim of a gated child, from hold to release."""
+
+    def __init__(self, session: Session, asked: Asked, child: GatedChild) -> None:
+        self.session = session
+        self.asked = asked
+        self.child = child
+        self.tracker: Tracker = session.tracker
+        if asked.node is not None and self.tracker.node(asked.node).node != self.tracker.home:
+            raise InvalidRequest(f"a command runs on this machine, not on node {asked.node!r}", found=asked.node)
+        from earmark.tracker.held import new_id  # noqa: PLC0415 - with the tracker, which the session imports late
+
+        self.claim_id = new_id()
+        self.confinement: Confinement | None = None
+
+    def obtain(self, waits: bool, timeout_s: float | None, *, skip_ahead: bool) -> Claim | Refusal:
+        """Hold the claim in this process's name, in turn if it waits; rolled back if anything interrupts."""
+        with self._rolled_back():
+            if waits:
+                from earmark.cli.waiting import Patience, hold_in_turn  # noqa: PLC0415 - only for those who wait
+
+                answer = hold_in_turn(
+                    self.tracker, self.asked.request, self._hold, Patience(timeout_s, skip_ahead), owner=self.asked.owner,
+                    ttl_ms=self.asked.ttl_ms, tell=self._tell_turn,
+                )  # fmt: skip
+            else:
+                answer = self._hold()
+            return answer if isinstance(answer, Refusal) else live(answer)
+
+    def _hold(self) -> Answer | Refusal:
+        asked = self.asked
+        return self.tracker.hold(
+            asked.request, consumer=asked.consumer, owner=asked.owner, claim_id=self.claim_id, holders=(self._runner(),)
+        )
+
+    def start(self, claim: Claim) -> Ended:
+        """Confine the child, confirm the claim with both as its holders, open the gate, and wait for the command's end."""
+        with self._rolled_back():
+            portion = portion_of(claim, self.tracker.node(claim.node))
+            limit = portion.memory_bytes or None
+            self.confinement = confine(claim.id, portion.cpus, memory_cells=portion.memory_cells, memory_limit_bytes=limit)
+            self.confinement.add(self.child.pid)
+            answer = self.tracker.confirm(claim.id, ttl_ms=self.asked.ttl_ms, holders=(self._runner(), self._child()))
+            self._say(live(answer), portion)
+            self.child.open_gate(environment(portion))
+        return self.child.wait()
+
+    def finish(self, claim: Claim, ended: Ended) -> None:
+        """Release the claim; what the command has left behind keeps it, draining, until that is gone."""
+        if not ended.left and self.confinement is not None:
+            self.confinement.remove()
+        answer = self.tracker.release(claim.id)
+        if answer.outcome == "draining":
+            self.session.note(f"earmark: {claim.id} drains: the command has left processes behind; its resources stay taken until they end")
+
+    # --- steps ----------------------------------------------------------------------------------------------------------------------
+
+    def _runner(self) -> Holder:
+        import os  # noqa: PLC0415
+
+        return msgspec.structs.replace(self.tracker.holder(os.getpid()), role="runner")
+
+    def _child(self) -> Holder:
+        cgroup = self.confinement.cgroup if self.confinement is not None else None
+        return msgspec.structs.replace(self.tracker.holder(self.child.pid), role="child", cgroup=cgroup, session=self.child.session)

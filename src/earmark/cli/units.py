@@ -1,0 +1,41 @@
+"""Units as people name them: cpu:3, cpu3, 3, 0000:41:00.0, gpu:GPU-8e94…, or the end of such a name."""
+
+from __future__ import annotations
+
+import re
+
+from earmark.core.ledger.state import NodeState
+from earmark.core.model.ids import UnitId, cpu_unit
+from earmark.errors import InvalidRequest, UnknownUnit
+
+CPU = re.compile(r"(?:cpu[: ]?)?(\d{1,5})")
+PCI = re.compile(r"(?:[0-9a-f]{4,8}:)?[0-9a-f]{2}:[0-9a-f]{2}\.[0-7]")
+
+
+def unit_named(state: NodeState, text: str) -> UnitId:
+    """Return the unit of a node that a text names; raises UnknownUnit, or InvalidRequest where it could be several."""
+    if match := CPU.fullmatch(text):
+        unit = cpu_unit(int(match[1]))
+        if unit in known_units(state):
+            return unit
+        raise UnknownUnit(f"node {state.name} has no CPU {match[1]}", node=state.node, unit=unit)
+    units = known_units(state)
+    if text in units:
+        return UnitId(text)
+    devices = state.machine.devices if state.machine is not None else ()
+    address = text if not PCI.fullmatch(text) or text.count(":") > 1 else "0000:" + text
+    at = [device.unit for device in devices if device.address == address]
+    ends = at or [unit for unit in sorted(units) if unit.partition(":")[2].startswith(text)]
+    if len(ends) > 1:
+        raise InvalidRequest(f"{text!r} could be {', '.join(ends[:5])} on node {state.name}", found=text)
+    if not ends:
+        raise UnknownUnit(f"node {state.name} has no unit {text!r}; a unit is cpu:3, 3 or a PCI address", node=state.node, unit=text)
+    return ends[0]
+
+
+def known_units(state: NodeState) -> frozenset[UnitId]:
+    """Return every exclusive unit that a node has, or that a claim or quarantine still holds."""
+    held = frozenset(row.unit for _, grant in state.grants() for row in grant.units)
+    if state.machine is None:
+        return held
+    return held | frozenset(cpu_unit(cpu.id) for cpu in state.machine.cpus) | frozenset(device.unit for device in state.machine.devices)

@@ -1,0 +1,62 @@
+"""What-if: fit says where a request would go, why-not says what is in its way. Neither can write."""
+
+from __future__ import annotations
+
+import click
+
+from earmark.cli import phrases
+from earmark.cli.claim import EXIT_REFUSED, read_grant
+from earmark.cli.request_options import Asked, request_options
+from earmark.cli.session import Session
+from earmark.cli.verb import Verb
+from earmark.cli.views import fit_out
+from earmark.core.model.grant import Grant
+from earmark.core.model.refusal import Refusal
+from earmark.errors import InvalidRequest
+
+
+@click.command(cls=Verb)
+@request_options("shared", required=False)
+@click.option("--grant", metavar="FILE", help="Judge exactly this grant, as JSON.")
+@click.pass_obj
+def fit(session: Session, *, asked: Asked, grant: str | None) -> int:
+    """Say where a request would go, and take nothing.
+
+    Exit code 0: it fits, 3: it does not, with every reason.
+    """
+    found = try_it(session, asked, grant)
+    return EXIT_REFUSED if isinstance(found, Refusal) else 0
+
+
+@click.command(cls=Verb, name="why-not")
+@request_options("shared", required=False)
+@click.option("--grant", metavar="FILE", help="Judge exactly this grant, as JSON.")
+@click.pass_obj
+def why_not(session: Session, *, asked: Asked, grant: str | None) -> int:
+    """Say why a request does not fit: what is short, where, who holds it, until when.
+
+    Exit code 0 whenever the question was answered, also where it fits.
+    """
+    try_it(session, asked, grant)
+    return 0
+
+
+def try_it(session: Session, asked: Asked, grant: str | None) -> Grant | Refusal:
+    """Ask for a fit, print the answer, and return it."""
+    prescribed = None if grant is None else read_grant(grant)
+    if prescribed is None and asked.empty:
+        raise InvalidRequest(
+            "nothing is asked for: say --cpus, --mem, --disk, --gpus, --device, --resource, --request FILE or --grant FILE"
+        )
+    state = session.tracker.node(asked.node)
+    found = session.tracker.fit(asked.request, node=state.node, grant=prescribed)
+    words = phrases.request_words(asked.request) if prescribed is None else "the prescribed grant"
+    if session.json:
+        session.emit(fit_out(found, asked.request, state.name))
+    elif isinstance(found, Grant):
+        session.out(f"fits on {phrases.name(state.name)}: {words}")
+        session.out(f"  would be {phrases.placed(found)}")
+    else:
+        session.out(f"does not fit on {phrases.name(state.name)}: {words}")
+        session.out(phrases.refusal_lines(found, session.now_ms))
+    return found
