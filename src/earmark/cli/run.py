@@ -7,7 +7,9 @@ child ends without having run. After that the claim lives as long as anything of
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import click
@@ -18,17 +20,18 @@ from earmark.cli.claim import EXIT_REFUSED, PRIVATE, refused
 from earmark.cli.output import Out, When
 from earmark.cli.request_options import Asked, request_options
 from earmark.cli.session import Session, encode
+from earmark.cli.times import until
 from earmark.cli.verb import Verb
-from earmark.cli.views import fit_out, maybe
+from earmark.cli.views import maybe
 from earmark.core.ledger.commands import Answer
 from earmark.core.model.claim import Claim, Holder
 from earmark.core.model.cpuset import format_cpu_list
 from earmark.core.model.refusal import Refusal
 from earmark.core.model.units import parse_duration_ms
-from earmark.errors import InvalidRequest, LedgerBroken
+from earmark.errors import EarmarkError, InvalidRequest, LedgerBroken
 from earmark.launch.child import Ended, GatedChild
 from earmark.launch.confine import Confinement, confine
-from earmark.launch.formats import environment
+from earmark.launch.formats import environment, notes_on
 from earmark.launch.portion import Portion, portion_of
 
 if TYPE_CHECKING:
@@ -79,7 +82,7 @@ def run(
         launch = Launch(session, asked, child)
         found = launch.obtain(wait is not None, timeout_s, skip_ahead=skip_ahead)
         if isinstance(found, Refusal):
-            say_refusal(session, found, asked)
+            refused(session, found, asked)
             return EXIT_REFUSED
         ended = launch.start(found)
         launch.finish(found, ended)
@@ -131,7 +134,7 @@ class Launch:
             self.confinement = confine(claim.id, portion.cpus, memory_cells=portion.memory_cells, memory_limit_bytes=limit)
             self.confinement.add(self.child.pid)
             answer = self.tracker.confirm(claim.id, ttl_ms=self.asked.ttl_ms, holders=(self._runner(), self._child()))
-            self._say(live(answer), portion)
+            self._say(live(answer), portion, self.confinement)
             self.child.open_gate(environment(portion))
         return self.child.wait()
 
@@ -139,17 +142,77 @@ class Launch:
         """Release the claim; what the command has left behind keeps it, draining, until that is gone."""
         if not ended.left and self.confinement is not None:
             self.confinement.remove()
-        answer = self.tracker.release(claim.id)
+        try:
+            answer = self.tracker.release(claim.id)
+        except EarmarkError as error:  # the command's exit status counts more: the lease ends the claim, as after kill -9
+            self.session.note(f"earmark: {claim.id} could not be released ({phrases.clean(error.message)}); its lease will end it")
+            return
         if answer.outcome == "draining":
             self.session.note(f"earmark: {claim.id} drains: the command has left processes behind; its resources stay taken until they end")
 
     # --- steps ----------------------------------------------------------------------------------------------------------------------
 
-    def _runner(self) -> Holder:
-        import os  # noqa: PLC0415
+    @contextmanager
+    def _rolled_back(self) -> Iterator[None]:
+        """Undo everything if the block is left by an exception: the child ends unstarted, its group goes, the claim is given up."""
+        from earmark.tracker.held import roll_back  # noqa: PLC0415 - with the tracker, which the session imports late
 
+        try:
+            yield
+        except BaseException as first:
+            self.child.close()
+            if self.confinement is not None:
+                self.confinement.remove()
+            roll_back(self.tracker, self.claim_id, first)
+            raise
+
+    def _runner(self) -> Holder:
         return msgspec.structs.replace(self.tracker.holder(os.getpid()), role="runner")
 
     def _child(self) -> Holder:
         cgroup = self.confinement.cgroup if self.confinement is not None else None
         return msgspec.structs.replace(self.tracker.holder(self.child.pid), role="child", cgroup=cgroup, session=self.child.session)
+
+    def _tell_turn(self, ahead: int) -> None:
+        self.session.note("earmark: waiting until it fits" + (f", {ahead} ahead in line" if ahead else ""))
+
+    def _say(self, claim: Claim, portion: Portion, made: Confinement) -> None:
+        """Say on standard error what was obtained."""
+        if self.session.json:
+            click.echo(encode(run_out(claim, portion, made, self.child.pid)), err=True)
+            return
+        place = phrases.where(claim.grant)
+        parts = [phrases.what_is_held(claim.grant) + (f" ({place})" if place else ""), made.summary(), f"pid {self.child.pid}"]
+        if not portion.exclusive and portion.cpus:
+            parts.insert(1, f"on shared CPUs {format_cpu_list(portion.cpus)}")
+        if claim.deadline_ms is not None:
+            parts.append(until(claim.deadline_ms, self.session.now_ms))
+        self.session.note(f"earmark: {claim.id}  " + " · ".join(parts))
+        for line in notes_on(portion):
+            if portion.devices:
+                self.session.note(f"earmark: {phrases.clean(line)}")
+        if self.session.place.private:
+            self.session.note("earmark: " + PRIVATE.format(place=phrases.clean(self.session.place.place)))
+
+
+def run_out(claim: Claim, portion: Portion, made: Confinement, pid: int) -> RunOut:
+    """Return what `--json` says of a run."""
+    return RunOut(
+        claim=claim.id, node=portion.node, pid=pid, holds=phrases.what_is_held(claim.grant), cpus=list(portion.cpus),
+        exclusive=portion.exclusive, confined=made.way, cgroup=made.cgroup, memory_limit_bytes=made.memory_limit_bytes,
+        until=maybe(claim.deadline_ms), environment=environment(portion), notes=[*made.notes, *notes_on(portion)],
+    )  # fmt: skip
+
+
+def live(answer: Answer) -> Claim:
+    """Return the claim of an answer to hold or confirm; raises LedgerBroken if it has none."""
+    if answer.claim is None:
+        raise LedgerBroken(f"claim {answer.claim_id} was granted and is not in the state", claim=answer.claim_id)
+    return answer.claim
+
+
+def patience(wait: str | None, *, skip_ahead: bool) -> float | None:
+    """Return the time-out of `--wait` in seconds, None for none; raises InvalidRequest."""
+    if wait is None and skip_ahead:
+        raise InvalidRequest("--skip-ahead is about waiting: say --wait too", found="--skip-ahead")
+    return None if wait in (None, FOR_EVER) else parse_duration_ms(wait or "", what="--wait") / 1000
