@@ -39,12 +39,19 @@ def open_tracker(
     where = place.resolve(settings)
     place.prepare(where)
     host = SysfsDriver(disks=tuple((disk.name, Path(disk.path)) for disk in settings.disks))
-    store = SqliteStore.open(where.path, group=where.gid)
+    store = SqliteStore(where.path, gid=where.gid)
     try:
         return tracker_on(store, where, host, settings, SystemClock(), observe=observe)
     except BaseException:
         store.close()
         raise
+
+
+def open_store(settings: Settings) -> SqliteStore:
+    """Open the ledger that the settings name as a bare store, made if it is new: no node is registered in it (for import)."""
+    where = place.resolve(settings)
+    place.prepare(where)
+    return SqliteStore(where.path, gid=where.gid)
 
 
 def tracker_on(store: Store, where: place.Place, host: HostDriver, settings: Settings, clock: Clock, *, observe: bool) -> Tracker:

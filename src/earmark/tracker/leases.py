@@ -6,6 +6,7 @@ death be proven; unknown is never gone.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 from earmark.core.ledger.state import NODE_CORDON, NodeState
@@ -44,6 +45,10 @@ class Leases:
                 elif status == "alive":
                     alive[holder] = None
         return Evidence(tuple(gone), tuple(alive))
+
+    def gone(self, holders: Sequence[Holder]) -> tuple[Holder, ...]:
+        """Return those of some holders that are proven gone."""
+        return tuple(holder for holder in holders if self._processes.status(holder) == "dead")
 
     def speaks_for(self, claim: Claim, pid: int) -> tuple[Holder, ...]:
         """Return the holders of a claim that need no proof when process `pid` ends it: itself, and those proven gone."""

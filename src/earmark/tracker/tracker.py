@@ -107,7 +107,7 @@ class Tracker:
         prescribes exactly what is to be given. `key` makes the call repeatable: the same call under it gets the first answer for 7 days.
         Raises an Invalid…, Conflict or …Unavailable.
         """
-        state = self._writable(node)
+        state = self._target(node)
         by = Owner(ids.name(owner, "owner") if owner is not None else self.terms.actor)
         if self.terms.rival is not None and wants_exclusive(request, grant):
             detail = f"{self.terms.rival} is this machine's ledger; its users would not see this grant"
@@ -345,6 +345,10 @@ class Tracker:
         """Return the identity of a process of this machine, to bind a claim to; raises HostUnavailable."""
         return self._leases.me(pid)
 
+    def gone(self, holders: Sequence[Holder]) -> tuple[Holder, ...]:
+        """Return those of some holders that are proven gone."""
+        return self._leases.gone(holders)
+
     # --- life -----------------------------------------------------------------------------------------------------------------------
 
     def close(self) -> None:
@@ -374,8 +378,21 @@ class Tracker:
         return result
 
     def _owner_of(self, claim: str) -> tuple[NodeState, ClaimId]:
+        """Return the node of a claim and its id; the state may be a moment old, deciding looks again."""
+        self._own()
+        known = self._writer.known(ids.node_stream(self.home))
+        if known is not None and claim in known.claims:
+            return self._target(None), ClaimId(claim)
         row = self.find(claim)
         return self._writable(self._node_of(row)), row.claim
+
+    def _target(self, node: str | None) -> NodeState:
+        """Return a node that may be written, as this process last saw it where it is this machine's."""
+        known = self._writer.known(ids.node_stream(self.home)) if node is None or node == self.home else None
+        if known is None or not self._can_write():
+            return self._writable(node)
+        self._own()
+        return known
 
     def _node_of(self, row: ClaimRow) -> NodeId:
         return NodeId(row.stream.removeprefix(NODE_PREFIX))

@@ -112,6 +112,13 @@ class Writer:
             self._publish({stream: state})
         return state
 
+    def known(self, stream: StreamId) -> NodeState | None:
+        """Return the state as this process last saw it, without asking the ledger; None if it never did.
+
+        Good enough for what deciding checks again (times, evidence), never for an answer.
+        """
+        return self._states.get(stream)
+
     # --- the queue ------------------------------------------------------------------------------------------------------------------
 
     def _give_up(self, work: Work) -> None:

@@ -1,0 +1,210 @@
+"""Public helpers for tests: machines in one line, a given clock, hosts and processes that do what a test says, a tracker on any store.
+
+Rules of this file: no mocks: each of these is a small, honest implementation of a contract, and used by the project's own tests.
+"""
+
+from __future__ import annotations
+
+import re
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, NamedTuple
+
+from earmark.core.ledger.audit import Finding
+from earmark.core.ledger.commands import ConfigureNode, ObserveMachine, RegisterNode
+from earmark.core.model.claim import Holder, Liveness, Role
+from earmark.core.model.ids import NodeId, UnitId
+from earmark.core.model.node import NodeSettings
+from earmark.core.model.topology import Cell, Cpu, Device, Disk, Machine, PagePool
+from earmark.core.model.units import GIB, parse_bytes
+from earmark.drivers.contract import Observation
+from earmark.errors import HostUnavailable, InvalidRequest
+from earmark.stores.contract import Store
+from earmark.stores.memory import MemoryStore
+from earmark.tracker.leases import Leases
+from earmark.tracker.tracker import Terms, Tracker
+from earmark.tracker.writer import Writer
+
+SHAPE = re.compile(r"(?:(?P<cells>\d+)[x×])?(?P<cores>\d+)c(?:/(?P<threads>\d+)t)?")
+NODE_ONE = NodeId("00000000-0000-4000-8000-000000000001")
+FAR, NEAR = 21, 10
+START_MS = 1_750_000_000_000
+UNRESERVED = NodeSettings(reserved_host_memory_bytes=0, reserved_host_disk_bytes=0)
+"""Settings that keep nothing back: for figures that come out round."""
+
+
+def machine(text: str) -> Machine:
+    """Return a machine written in one line: "2x8c/2t 64G 2M:1024 disk:200G gpu:2 vf:4".
+
+    Cells x cores per cell / threads per core; all memory, split evenly over the cells (huge pages are part of it); pages per cell as
+    SIZE:COUNT; `disk:SIZE`; devices as KIND:COUNT, dealt to the cells in turn (`vf:N` also makes the one PF they belong to). Threads of
+    a core are neighbours (0,1), (2,3), … Raises InvalidRequest.
+    """
+    shape, *rest = text.split()
+    match = SHAPE.fullmatch(shape)
+    if not match:
+        raise InvalidRequest(f"machine {text!r}: {shape!r} is not CELLSxCORESc/THREADSt", found=text)
+    cells, cores, threads = int(match["cells"] or 1), int(match["cores"]), int(match["threads"] or 1)
+    memory = 16 * GIB * cells
+    pools: list[PagePool] = []
+    devices: list[Device] = []
+    disk = 200 * GIB
+    for part in rest:
+        name, _, value = part.partition(":")
+        if not value:
+            memory = parse_bytes(name)
+        elif name == "disk":
+            disk = parse_bytes(value)
+        elif name[0].isdigit():
+            pools.append(PagePool(size_kib=parse_bytes(name) // 1024, total=int(value)))
+        else:
+            devices += _devices(name, int(value), cells)
+    per_cell = cores * threads
+    return Machine(
+        cpus=tuple(
+            Cpu(id=n, core=n - n % threads, cell=n // per_cell, package=n // per_cell, l3=n // per_cell * per_cell)
+            for n in range(cells * per_cell)
+        ),
+        cells=tuple(
+            Cell(
+                id=n, cpus=tuple(range(n * per_cell, (n + 1) * per_cell)), memory_bytes=memory // cells,
+                pages=tuple(sorted(pools, key=lambda pool: pool.size_kib)),
+                distances=tuple(NEAR if n == other else FAR for other in range(cells)),
+            )
+            for n in range(cells)
+        ),
+        devices=tuple(devices), disks=(Disk(name="root", total_bytes=disk),), model="a machine made for a test",
+    )  # fmt: skip
+
+
+def _devices(kind: str, count: int, cells: int) -> list[Device]:
+    if kind == "vf":
+        parent = Device(unit=UnitId("pci:0000:0a:00.0"), kind="nic", address="0000:0a:00.0", cell=0, sriov_total=count)
+        vfs = [(f"0000:0a:{n // 8:02x}.{n % 8}", n) for n in range(1, count + 1)]
+        return [parent] + [Device(unit=UnitId(f"pci:{at}"), kind="vf", address=at, cell=0, parent=parent.unit) for at, _ in vfs]
+    if kind == "gpu":
+        return [Device(unit=UnitId(f"gpu:GPU-{n}"), kind=kind, address=f"0000:{0x40 + n:02x}:00.0", cell=n % cells) for n in range(count)]
+    return [Device(unit=UnitId(f"{kind}:{n}"), kind=kind, address=f"0000:{0x80 + n:02x}:00.0", cell=n % cells) for n in range(count)]
+
+
+class GivenClock:
+    """A clock that stands until it is moved. Safe for threads."""
+
+    def __init__(self, now_ms: int = START_MS) -> None:
+        self._lock = threading.Lock()
+        self._now_ms = now_ms
+
+    def now_ms(self) -> int:
+        """Return the given time."""
+        with self._lock:
+            return self._now_ms
+
+    def monotonic_s(self) -> float:
+        """Return the given time in seconds."""
+        return self.now_ms() / 1000
+
+    def move(self, ms: int) -> None:
+        """Move the clock by some milliseconds, backwards too."""
+        with self._lock:
+            self._now_ms += ms
+
+
+class GivenHost:
+    """A host that is what a test says it is."""
+
+    def __init__(self, seen: Machine, *, name: str = "n1", boot: str = "boot-1", ref: str | None = "machine-1") -> None:
+        self.seen = seen
+        self.name = name
+        self.boot = boot
+        self.ref = ref
+
+    def observe(self) -> Observation:
+        """Return the machine as it is now."""
+        return Observation(machine=self.seen, hostname=self.name, boot_id=self.boot, machine_ref=self.ref)
+
+    def boot_id(self) -> str:
+        """Return the given boot id."""
+        return self.boot
+
+    def machine_ref(self) -> str | None:
+        """Return the given machine."""
+        return self.ref
+
+    def hostname(self) -> str:
+        """Return the given name."""
+        return self.name
+
+
+class GivenProcesses:
+    """Processes that live and die when a test says so; a pid that was never mentioned is alive."""
+
+    def __init__(self, boot: str = "boot-1") -> None:
+        self.boot = boot
+        self.fates: dict[int, Liveness] = {}
+
+    def identify(self, pid: int, role: Role = "caller") -> Holder:
+        """Return the identity of a process; raises HostUnavailable for a dead one."""
+        if self.fates.get(pid) == "dead":
+            raise HostUnavailable(f"pid {pid} is gone", pid=pid)
+        return Holder(boot_id=self.boot, pid_namespace=1, pid=pid, start_ticks=pid * 7, role=role)
+
+    def status(self, holder: Holder) -> Liveness:
+        """Return the fate of a holder; one of another boot is dead."""
+        return "dead" if holder.boot_id != self.boot else self.fates.get(holder.pid, "alive")
+
+    def wait(self, holders: Sequence[Holder], timeout_s: float) -> bool:
+        """Say whether one of the holders is dead; nobody dies while a test waits, so `timeout_s` is not spent."""
+        return timeout_s >= 0 and any(self.status(holder) == "dead" for holder in holders)
+
+
+class Bench(NamedTuple):
+    """A tracker and the world that a test holds in its hand."""
+
+    tracker: Tracker
+    store: Store
+    clock: GivenClock
+    host: GivenHost
+    processes: GivenProcesses
+
+    def reopened(self, store: Store | None = None) -> Bench:
+        """Return a second tracker on the same world, as after a restart of the program."""
+        return on(store or self.store, self.host, self.clock, self.processes)
+
+
+@contextmanager
+def bench(
+    shape: str = "2x8c 32G", *, settings: NodeSettings = UNRESERVED, store: Store | None = None, check: bool = True
+) -> Iterator[Bench]:
+    """Give a tracker on a machine (text of `machine`) and, at the end, let the auditor look: raises AssertionError on an error found."""
+    clock, host, processes = GivenClock(), GivenHost(machine(shape)), GivenProcesses()
+    made = on(store or MemoryStore(), host, clock, processes, settings)
+    yield made
+    if check:
+        assert_sound(made.tracker)
+
+
+def on(
+    store: Store, host: GivenHost, clock: GivenClock, processes: GivenProcesses, settings: NodeSettings | None = None, **terms: Any
+) -> Bench:
+    """Return a tracker on a store, with its node registered, configured, observed and swept."""
+    given = Terms(actor="tester", hold_timeout_ms=600_000, default_ttl_ms=None, drain_grace_ms=60_000)._replace(**terms)
+    writer = Writer(store, clock, actor="tester", epoch=1, boot_id=host.boot, timeout_s=10.0)
+    tracker = Tracker(store, writer, Leases(processes), host, clock, home=NODE_ONE, terms=given)
+    writer.submit(RegisterNode(node=NODE_ONE, name=host.name, machine_ref=host.ref))
+    writer.submit(ObserveMachine(node=NODE_ONE, machine=host.seen))
+    if settings is not None:
+        writer.submit(ConfigureNode(node=NODE_ONE, settings=settings))
+    tracker.sweep()
+    return Bench(tracker, store, clock, host, processes)
+
+
+def assert_sound(tracker: Tracker) -> None:
+    """Raise AssertionError if the auditor or the verifier finds an error in the ledger (warnings are allowed)."""
+    errors = [finding for finding in (*tracker.audit(), *tracker.verify().findings) if finding.severity == "error"]
+    if errors:
+        raise AssertionError("\n".join(_words(finding) for finding in errors))
+
+
+def _words(finding: Finding) -> str:
+    return f"{finding.code}: {finding.detail}"
