@@ -130,6 +130,9 @@ class Reader(Protocol):
     def observation(self, stream: StreamId) -> bytes | None:
         """Return the last kept observation of a node as JSON, None if there is none."""
 
+    def archived(self, stream: StreamId) -> Head | None:
+        """Return the head at which a stream is sealed (the base of its chain), None if it is whole."""
+
 
 class Transaction(Reader, Protocol):
     """The inside of one write transaction; reads see its own writes."""
@@ -137,8 +140,20 @@ class Transaction(Reader, Protocol):
     def append(self, batches: Sequence[Batch], stamp: Stamp, remember: Remembered | None = None) -> Sequence[Stored]:
         """Append all batches or raise and change nothing (promise 2); returns the stored events in order."""
 
+    def append_sealed(self, events: Sequence[Stored]) -> Sequence[Stored]:
+        """Append events whose bytes and hashes were made elsewhere (import), all or none; positions are given anew.
+
+        Raises SequenceConflict, ChainBroken, InvalidRecord for an event that this program does not know, and what the guards raise.
+        """
+
+    def drop_archived(self, snapshot: Snapshot, base: Head, end: Head, position: int) -> int:
+        """Delete the events after `base` up to `end` (at the snapshot), which an archive holds; returns how many.
+
+        `position` is that of the last one. Raises SequenceConflict if the stream is not sealed at `base` any more.
+        """
+
     def put_snapshot(self, snapshot: Snapshot) -> None:
-        """Keep a snapshot; older ones of the stream may be thinned out."""
+        """Keep a snapshot; older ones of the stream may be thinned out. Raises InvalidRequest if it does not stand on an event."""
 
     def put_refusal(self, stream: StreamId, owner: str, at_ms: int, refusal: bytes) -> None:
         """Keep a refusal; the oldest above REFUSALS_KEPT_MAX go."""
@@ -182,9 +197,6 @@ class Store(Reader, Protocol):
 
     def seal(self, snapshot: Snapshot, archive: Path) -> int:
         """Move a stream's events up to a snapshot into an archive file that ends with their hash; returns how many were moved."""
-
-    def archived(self, stream: StreamId) -> Head | None:
-        """Return the head at which a stream is sealed (the base of its chain), None if it is whole."""
 
     def all_events(self) -> Iterator[Stored]:
         """Yield all events in order of position, page by page."""
