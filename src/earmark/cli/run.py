@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 
 import click
@@ -28,7 +28,7 @@ from earmark.core.model.claim import Claim, Holder
 from earmark.core.model.cpuset import format_cpu_list
 from earmark.core.model.refusal import Refusal
 from earmark.core.model.units import parse_duration_ms
-from earmark.errors import EarmarkError, InvalidRequest, LedgerBroken
+from earmark.errors import Conflict, EarmarkError, InvalidRequest, LedgerBroken
 from earmark.launch.child import Ended, GatedChild
 from earmark.launch.confine import Confinement, confine
 from earmark.launch.formats import environment, notes_on
@@ -105,6 +105,7 @@ class Launch:
 
         self.claim_id = new_id()
         self.confinement: Confinement | None = None
+        self.bound: tuple[Holder, ...] = ()
 
     def obtain(self, waits: bool, timeout_s: float | None, *, skip_ahead: bool) -> Claim | Refusal:
         """Hold the claim in this process's name, in turn if it waits; rolled back if anything interrupts."""
@@ -133,7 +134,8 @@ class Launch:
             limit = portion.memory_bytes or None
             self.confinement = confine(claim.id, portion.cpus, memory_cells=portion.memory_cells, memory_limit_bytes=limit)
             self.confinement.add(self.child.pid)
-            answer = self.tracker.confirm(claim.id, ttl_ms=self.asked.ttl_ms, holders=(self._runner(), self._child()))
+            self.bound = (self._runner(), self._child())
+            answer = self.tracker.confirm(claim.id, ttl_ms=self.asked.ttl_ms, holders=self.bound)
             self._say(live(answer), portion, self.confinement)
             self.child.open_gate(environment(portion))
         return self.child.wait()
@@ -143,6 +145,8 @@ class Launch:
         if not ended.left and self.confinement is not None:
             self.confinement.remove()
         try:
+            if not ended.left and not self.tracker.gone(self.bound[1:]):
+                self._vouch(claim)
             answer = self.tracker.release(claim.id)
         except EarmarkError as error:  # the command's exit status counts more: the lease ends the claim, as after kill -9
             self.session.note(f"earmark: {claim.id} could not be released ({phrases.clean(error.message)}); its lease will end it")
@@ -170,8 +174,15 @@ class Launch:
         return msgspec.structs.replace(self.tracker.holder(os.getpid()), role="runner")
 
     def _child(self) -> Holder:
+        """The child's identity and what proves that nothing of it is left: its cgroup, else its session (in which the keeper stays)."""
         cgroup = self.confinement.cgroup if self.confinement is not None else None
-        return msgspec.structs.replace(self.tracker.holder(self.child.pid), role="child", cgroup=cgroup, session=self.child.session)
+        session = self.child.session if cgroup is None else None
+        return msgspec.structs.replace(self.tracker.holder(self.child.pid), role="child", cgroup=cgroup, session=session)
+
+    def _vouch(self, claim: Claim) -> None:
+        """Say that the child is gone with all it started: its keeper has reaped every one of them, though /proc may not show it (hidepid)."""
+        with suppress(Conflict):  # it drains already, and ends by proof
+            self.tracker.bind(claim.id, self.bound[:1])
 
     def _tell_turn(self, ahead: int) -> None:
         self.session.note("earmark: waiting until it fits" + (f", {ahead} ahead in line" if ahead else ""))
