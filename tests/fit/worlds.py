@@ -116,29 +116,29 @@ def random_machine(rnd: Random) -> Machine:
     cells = []
     for number in range(count):
         here: list[int] = []
-        for size in rnd.choices((1, 2, 2, 2, 3, 4), k=rnd.randint(0, 4)):
+        for size in rnd.choices((1, 2, 2, 2, 3, 4), k=rnd.choice((0, 1, 2, 3, 3, 4, 4))):
             first = len(cpus)
             if first + size <= 8 - 2 * (count - 1 - number):
                 cpus += [Cpu(id=first + n, core=first, cell=number) for n in range(size)]
                 here += range(first, first + size)
-        pools = tuple(PagePool(size_kib=size, total=rnd.randint(0, 4)) for size in SIZES if rnd.random() < 0.7)
-        memory = sum(pool.size_kib * pool.total * KIB for pool in pools) + rnd.randint(0, 12) * MIB
+        pools = tuple(PagePool(size_kib=size, total=rnd.randint(0, 6)) for size in SIZES if rnd.random() < 0.7)
+        memory = sum(pool.size_kib * pool.total * KIB for pool in pools) + rnd.randint(0, 24) * MIB
         cells.append(Cell(id=number, cpus=tuple(here), memory_bytes=memory if rnd.random() < 0.9 else 0, pages=pools))
     return Machine(
         cpus=tuple(cpus),
         cells=tuple(cells),
         devices=random_devices(rnd),
-        disks=(Disk(name="root", total_bytes=rnd.randint(0, 8) * MIB),) if rnd.random() < 0.7 else (),
-        traits=tuple(trait for trait in TRAITS if rnd.random() < 0.7),
-        memory_limit_bytes=rnd.choice((None, None, None, rnd.randint(0, 16) * MIB)),
+        disks=(Disk(name="root", total_bytes=rnd.randint(0, 12) * MIB),) if rnd.random() < 0.8 else (),
+        traits=tuple(trait for trait in TRAITS if rnd.random() < 0.5),
+        memory_limit_bytes=rnd.choice((None, None, None, None, rnd.randint(0, 16) * MIB)),
         usable_cpus=rnd.choice((None, None, None, tuple(n for n in range(8) if rnd.random() < 0.8))),
     )
 
 
 def random_devices(rnd: Random) -> tuple[Device, ...]:
-    """Return up to 7 devices in trees of up to three levels, on either cell or none."""
+    """Return up to 9 devices in trees of up to three levels, on either cell or none."""
     listed: list[Device] = []
-    for n in range(rnd.choice((0, 0, rnd.randint(1, 7)))):
+    for n in range(rnd.choice((0, rnd.randint(1, 9)))):
         parent = rnd.choice(listed).unit if listed and rnd.random() < 0.5 else None
         place = f"0000:{rnd.randint(0, 3):02x}:00.{n}"
         kind = rnd.choice((*KINDS, "other"))
@@ -169,7 +169,7 @@ def random_settings(rnd: Random, host: Machine) -> NodeSettings:
         return replace(plain, reserved_host_cpus=rnd.choice((0, 0, 1, 2, 3)))
     if policy == "overlap" and rnd.random() < 0.5:
         return replace(plain, cpu_policy="overlap")
-    roles = {cpu: rnd.randint(0, 3) for cpu in numbers}
+    roles = {cpu: rnd.choice((0, 1, 1, 2, 3)) for cpu in numbers}
     shared = tuple(cpu for cpu, role in roles.items() if role == 0 or (role == 2 and policy == "overlap"))
     dedicated = tuple(cpu for cpu, role in roles.items() if role in (1, 2))
     return replace(plain, cpu_policy=policy, cpu_shared_set=shared, cpu_dedicated_set=dedicated)
@@ -178,7 +178,7 @@ def random_settings(rnd: Random, host: Machine) -> NodeSettings:
 def random_world(rnd: Random) -> World:
     """Return a node with CPUs, shared vCPUs (also more than there is room for), memory, pages, devices taken, and cordons."""
     host = random_machine(rnd)
-    share = rnd.choice((0, 0.3, 0.6))
+    share = rnd.choice((0, 0, 0.2, 0.5))
     held = units(cpu.id for cpu in host.cpus if rnd.random() < share)
     table = slot_table(host.devices)
     taken: set[str] = set()
@@ -190,7 +190,7 @@ def random_world(rnd: Random) -> World:
     pools = {"vcpu": 5, "vcpu:0": 2, "vcpu:1": 2, "memory": 6 * MIB, "disk:root": 4 * MIB, "class:CUSTOM_X": 4}
     pools |= {f"pages:{cell.id}:{pool.size_kib}": 2 for cell in host.cells for pool in cell.pages}
     pools |= {f"pages:{cell.id}:4": 1024 for cell in host.cells}
-    used = {name: rnd.randint(0, most) for name, most in pools.items() if rnd.random() < 0.3}
+    used = {name: rnd.randint(0, most) for name, most in pools.items() if rnd.random() < 0.2}
     rows = tuple(AmountRow(pool=PoolId(name), amount=amount) for name, amount in used.items() if amount)
     return World(
         machine=host,
@@ -204,23 +204,25 @@ def random_world(rnd: Random) -> World:
 def random_request(rnd: Random) -> Request:
     """Return a request; it asks for something."""
     policy: CpuPolicy = rnd.choice(("shared", "dedicated", "dedicated"))
-    memory = rnd.choice((0, 0, 0, 1, MIB, 2 * MIB, 4 * MIB, 4 * MIB + 1, 8 * MIB))
-    wish = tuple(DeviceRequest(kind=rnd.choice(KINDS), count=rnd.choice((1, 1, 2, 3))) for _ in range(rnd.choice((0, 0, 1, 2))))
-    classes = rnd.choice((0, 0, 0, 1, 2, 3, 4))
-    disk = rnd.choice((0, 0, 0, MIB, 3 * MIB))
+    memory = rnd.choice((0, 0, 1, MIB, 2 * MIB, 4 * MIB, 4 * MIB + 1, 8 * MIB)) if rnd.random() < 0.5 else 0
+    devices = rnd.choice((0, 0, 0, 0, 1, 2))
+    wish = tuple(DeviceRequest(kind=rnd.choice(KINDS), count=rnd.choice((1, 1, 2, 3))) for _ in range(devices))
+    classes = rnd.choice((0, 0, 0, 0, 0, 1, 2, 3))
+    disk = rnd.choice((0, 0, 0, 0, 0, MIB, 3 * MIB))
     least = 0 if policy == "shared" and (memory or wish or classes or disk) else 1
+    paged = memory > 0 and (memory % (2 * MIB) == 0 or rnd.random() < 0.2)
     return Request(
-        vcpus=rnd.randint(least, 5),
+        vcpus=max(least, rnd.choice((0, 1, 1, 2, 2, 3, 4, 5))),
         cpu_policy=policy,
         thread_policy=rnd.choice((None, "prefer")) if policy == "dedicated" else None,
         memory_bytes=memory,
-        page_kib=rnd.choice((None, None, None, 4, *SIZES, 1 << 20)) if memory else None,
+        page_kib=rnd.choice((None, None, 4, *SIZES, *SIZES, 1 << 20)) if paged else None,
         cells=rnd.choice((None, None, 1)),
         disk_bytes=disk,
         resources=(ResourceAmount(resource_class=CUSTOM, amount=classes),) if classes else (),
         devices=wish,
-        required_traits=rnd.choice(((), (), (), (), TRAITS[:1])),
-        forbidden_traits=rnd.choice(((), (), (), (), TRAITS[1:])),
+        required_traits=TRAITS[:1] if rnd.random() < 0.1 else (),
+        forbidden_traits=TRAITS[1:] if rnd.random() < 0.1 else (),
         placement=rnd.choice(("pack", "spread")),
     )
 
