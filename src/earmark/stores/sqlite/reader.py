@@ -19,8 +19,16 @@ from earmark.errors import EarmarkError, InvalidRequest, WrongUse
 from earmark.stores.contract import PAGE_ITEMS_MAX, ClaimRow, KeptRefusal, Remembered, Snapshot, Ticket
 from earmark.stores.sqlite.errors import translated
 
-HEADS = "SELECT name, sequence, epoch, at_ms, hash FROM streams ORDER BY name"
-HEAD = "SELECT number, sequence, epoch, at_ms, hash FROM streams WHERE name = ?"
+HEADS = (
+    "SELECT s.name, e.sequence, e.epoch, e.at_ms, e.hash FROM streams AS s CROSS JOIN events AS e ON e.stream = s.number"
+    " AND e.sequence = (SELECT max(sequence) FROM events WHERE stream = s.number)"
+)
+SEALED_HEADS = "SELECT s.name, z.sequence, z.epoch, z.at_ms, z.hash FROM sealed AS z JOIN streams AS s ON s.number = z.stream"
+STREAM = "SELECT number FROM streams WHERE name = ?"
+HEAD = (
+    "SELECT s.number, e.sequence, e.epoch, e.at_ms, e.hash FROM streams AS s CROSS JOIN events AS e ON e.stream = s.number"
+    " WHERE s.name = ? ORDER BY e.sequence DESC LIMIT 1"
+)
 LAST_POSITION = (
     "SELECT max(ifnull((SELECT position FROM events ORDER BY position DESC LIMIT 1), 0),"
     " ifnull((SELECT position FROM sealed ORDER BY position DESC LIMIT 1), 0))"
@@ -92,7 +100,9 @@ class SqliteReader:
 
     def heads(self) -> dict[StreamId, Head]:
         """Return the head of every stream, by name."""
-        return {name: Head(sequence, epoch, at_ms, digest.hex()) for name, sequence, epoch, at_ms, digest in self._rows(HEADS)}
+        rows = self._rows(SEALED_HEADS) + self._rows(HEADS)
+        found = {name: Head(sequence, epoch, at_ms, digest.hex()) for name, sequence, epoch, at_ms, digest in rows}
+        return {StreamId(name): found[name] for name in sorted(found)}
 
     def head(self, stream: StreamId) -> Head:
         """Return the head of one stream; sequence 0 if it does not exist."""
@@ -102,7 +112,8 @@ class SqliteReader:
         """Return a stream's row number (None: it does not exist) and its head."""
         rows = self._rows(HEAD, (stream,))
         if not rows:
-            return None, Head()
+            numbers = self._rows(STREAM, (stream,))
+            return (numbers[0][0], self.archived(stream) or Head()) if numbers else (None, Head())
         number, sequence, epoch, at_ms, digest = rows[0]
         return number, Head(sequence, epoch, at_ms, digest.hex())
 

@@ -7,7 +7,6 @@ only find out which one it was.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
@@ -22,9 +21,8 @@ from earmark.stores import guards
 from earmark.stores.contract import OBSERVATIONS_KEPT_MAX, REFUSALS_KEPT_MAX, Remembered, Snapshot, Ticket
 from earmark.stores.sqlite.reader import SqliteReader
 
-NEW_STREAM = "INSERT INTO streams (name, sequence, epoch, at_ms, hash) VALUES (?, ?, ?, ?, ?)"
-MOVE_STREAM = "UPDATE streams SET sequence = ?, epoch = ?, at_ms = ?, hash = ? WHERE number = ?"
-NEW_EVENT = "INSERT INTO events (position, stream, sequence, hash, raw) VALUES (?, ?, ?, ?, ?)"
+NEW_STREAM = "INSERT INTO streams (name) VALUES (?)"
+NEW_EVENT = "INSERT INTO events (position, stream, sequence, epoch, at_ms, hash, raw) VALUES (?, ?, ?, ?, ?, ?, ?)"
 EVENT_HASH = "SELECT hash FROM events WHERE stream = ? AND sequence = ?"
 NEW_CLAIM = "INSERT INTO claims (claim, stream, consumer, purpose) VALUES (?, ?, ?, ?)"
 CLOSE_CLAIM = "UPDATE claims SET cause = ? WHERE claim = ? AND stream = ? AND cause IS NULL"
@@ -112,13 +110,13 @@ class SqliteTransaction(SqliteReader):
             sealed, after = seal(batch, head, stamp)
             if not sealed:
                 continue
-            number = self._move(known, batch.stream, number, after)
+            number = self._moved(known, batch.stream, number, after)
             position = self._position
             rows = []
             for sequence, raw, digest in sealed:
                 guards.check_size(batch.stream, sequence, raw)
                 position += 1
-                rows.append((position, number, sequence, bytes.fromhex(digest), raw))
+                rows.append((position, number, sequence, after.epoch, after.at_ms, bytes.fromhex(digest), raw))
                 stored.append(Stored(position, batch.stream, sequence, raw, digest))
             self._position = position
             self._insert(NEW_EVENT, rows)
@@ -136,9 +134,10 @@ class SqliteTransaction(SqliteReader):
         opened = open_event(open_envelope(event.raw))
         if isinstance(opened, UnknownEvent):
             raise InvalidRecord(f"event {event.sequence} of {event.stream} is a {opened.found_type} v{opened.found_version}, not known here")
-        number = self._move(known, event.stream, number, after)
+        number = self._moved(known, event.stream, number, after)
         self._position += 1
-        self._insert(NEW_EVENT, [(self._position, number, event.sequence, hashlib.sha256(event.raw).digest(), event.raw)])
+        digest = bytes.fromhex(event.hash)
+        self._insert(NEW_EVENT, [(self._position, number, event.sequence, after.epoch, after.at_ms, digest, event.raw)])
         self._guard(event.stream, number, opened)
         return event._replace(position=self._position)
 
@@ -147,14 +146,11 @@ class SqliteTransaction(SqliteReader):
         found = known.get(stream) or self._known.get(stream)
         return found if found is not None else self._numbered(stream)
 
-    def _move(self, known: Known, stream: StreamId, number: int | None, after: Head) -> int:
-        """Give a stream its new head, making it if need be; returns its number."""
-        digest = bytes.fromhex(after.hash)
+    def _moved(self, known: Known, stream: StreamId, number: int | None, after: Head) -> int:
+        """Note the new head of a stream, making the stream if need be; returns its number."""
         if number is None:
-            self._execute(NEW_STREAM, (stream, after.sequence, after.epoch, after.at_ms, digest))
+            self._execute(NEW_STREAM, (stream,))
             number = self.connection.last_insert_rowid()
-        else:
-            self._execute(MOVE_STREAM, (after.sequence, after.epoch, after.at_ms, digest, number))
         known[stream] = (number, after)
         return number
 

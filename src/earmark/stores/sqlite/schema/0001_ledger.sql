@@ -8,17 +8,16 @@ CREATE TABLE ledger (
 
 CREATE TABLE streams (
   number INTEGER PRIMARY KEY,
-  name TEXT NOT NULL UNIQUE CHECK (name <> ''),
-  sequence INTEGER NOT NULL CHECK (sequence >= 1),
-  epoch INTEGER NOT NULL CHECK (epoch >= 0),
-  at_ms INTEGER NOT NULL,
-  hash BLOB NOT NULL CHECK (length(hash) = 32)
+  name TEXT NOT NULL UNIQUE CHECK (name <> '')
 ) STRICT;
 
+-- The newest event of a stream is its head; epoch and at_ms repeat what raw says, so that a head is read without it.
 CREATE TABLE events (
   position INTEGER PRIMARY KEY CHECK (position >= 1),
   stream INTEGER NOT NULL REFERENCES streams (number),
   sequence INTEGER NOT NULL CHECK (sequence >= 1),
+  epoch INTEGER NOT NULL CHECK (epoch >= 0),
+  at_ms INTEGER NOT NULL,
   hash BLOB NOT NULL CHECK (length(hash) = 32),
   raw BLOB NOT NULL,
   UNIQUE (stream, sequence)
