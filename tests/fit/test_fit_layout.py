@@ -99,7 +99,7 @@ def test_the_host_keeps_its_memory_and_disk() -> None:
     assert [disk.capacity for disk in big.disks.values()] == [0]
 
 
-@pytest.mark.rule("W27", "C1")
+@pytest.mark.rule("W27")
 def test_vcpus_and_own_cpus_are_separate_stocks() -> None:
     """Shared vCPUs and CPUs of one's own are counted apart; a CPU of one's own leaves the shared stock; memory counts both ways."""
     settings = replace(BARE, reserved_host_cpus=1, cpu_allocation_ratio=2000)
@@ -115,6 +115,7 @@ def test_vcpus_and_own_cpus_are_separate_stocks() -> None:
     assert figures["memory"] == (2 * GIB - 40 * MIB, 0, 2 * MIB)
     assert figures["pages:1:2048"] == (10, 0, 2)
     assert figures["disk:root"] == (GIB, 0, 5)
+    assert world.supply.layout.inventories(world.supply.free, blocked_cpus=0b1110000)[0].capacity == 20
     assert list(stocks) == [stock.pool for stock in world.supply.layout.inventories()]
 
 

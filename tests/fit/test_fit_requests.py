@@ -54,7 +54,6 @@ X = ResourceAmount(resource_class=ResourceClass("CUSTOM_X"), amount=1)
         (Request(vcpus=1, required_traits=(Trait("HW_A"),), forbidden_traits=(Trait("HW_A"),)), "both required and forbidden"),
     ],
 )
-@pytest.mark.rule("N2", "N3", "N5", "N6", "C11")
 def test_contradictions_are_the_callers_fault(request_: Request, words: str) -> None:
     """An empty or contradictory request, or one with a field of a wrong type, is an error that says what is wrong, on any node."""
     with pytest.raises(InvalidRequest, match=words):

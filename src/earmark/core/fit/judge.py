@@ -149,6 +149,8 @@ def _device_reason(row: UnitRow, supply: Supply, blocked: frozenset[Slot]) -> Re
 def _vcpu_reasons(asked: dict[PoolId, int], taking: int, supply: Supply) -> list[Reason]:
     """Return what is wrong with the shared vCPUs of a grant, and with its own CPUs where they leave the shared set."""
     layout, used = supply.layout, supply.free.used
+    if not taking & layout.shared and not any(pool.startswith(VCPU) for pool in asked):
+        return []
     now, after = shared_room(supply), shared_room(supply, taking)
     cells = {cell.vcpu_pool: cell for cell in layout.cells}
     shrunk = now.mask != after.mask
@@ -182,7 +184,6 @@ def _vcpu_reasons(asked: dict[PoolId, int], taking: int, supply: Supply) -> list
 def _memory_reasons(asked: dict[PoolId, int], supply: Supply) -> list[Reason]:
     """Return what is wrong with the floating memory and the pages of a grant."""
     layout, used = supply.layout, supply.free.used
-    stocks = {stock.pool: (cell.id, stock) for cell in layout.cells for stock in cell.pages.values()}
     reasons = []
     ordinary = asked.get(MEMORY, 0)
     for pool, amount in sorted(asked.items()):
@@ -191,7 +192,7 @@ def _memory_reasons(asked: dict[PoolId, int], supply: Supply) -> list[Reason]:
             if kind not in ("vcpu", "memory", "disk", "class") or (kind == "memory" and pool != MEMORY):
                 reasons.append(broken_rule(pool, amount, "the node has no such pool", code="unknown_unit"))
             continue
-        found = stocks.get(pool)
+        found = layout.pages.get(pool)
         if found is None:
             reasons.append(broken_rule(pool, amount, "the node has no such pages", code="unknown_unit"))
             continue

@@ -82,6 +82,7 @@ class Layout(msgspec.Struct, frozen=True, kw_only=True):
     `online`, `usable` (online and allowed), `reserved` (kept for the host), `shared`, `dedicated` and `zero` (CPU 0's core) are masks.
     `exclusive`: a dedicated CPU that is held is not a shared one. `shrinks`: the shared set is the pool less the dedicated CPUs.
     `devices` are those that may be handed out, by kind, in order of address; `known` all devices; `slots` what each occupies.
+    `pages` are the page pools of all cells, each with its cell.
     """
 
     policy: NodePolicy
@@ -98,6 +99,7 @@ class Layout(msgspec.Struct, frozen=True, kw_only=True):
     cell: immutables.Map[int, CellLayout]
     base_page_kib: int
     page_sizes: tuple[int, ...]
+    pages: immutables.Map[PoolId, tuple[int, PageStock]]
     base_pools: tuple[PoolId, ...]
     vcpu_pools: tuple[PoolId, ...]
     memory: Inventory
@@ -109,15 +111,28 @@ class Layout(msgspec.Struct, frozen=True, kw_only=True):
     slots: immutables.Map[UnitId, tuple[Slot, ...]]
     traits: frozenset[str]
 
-    def inventories(self, free: Taken | None = None) -> tuple[Stock, ...]:
-        """Return the stocks for display, with what `free` says is used: VCPU, PCPU, memory, pages by cell and size, disks, classes."""
+    def inventories(self, free: Taken | None = None, blocked_cpus: int = 0) -> tuple[Stock, ...]:
+        """Return the stocks for display, with what `free` says is used: VCPU, PCPU, memory, pages by cell and size, disks, classes.
+
+        CPUs that get no new grants count as reserved, and a CPU of somebody's own not as a shared one (but under `overlap`), so that
+        capacity less use is what fit may still give.
+        """
         used: Mapping[PoolId, int] = free.used if free is not None else {}
         taken = free.taken_cpus if free is not None else 0
         kept = self.reserved.bit_count()
-        shared = (self.shared & ~taken if self.exclusive else self.shared).bit_count()
+        shared = self.shared & ~taken if self.exclusive else self.shared
+        stopped = (shared & blocked_cpus).bit_count()
+        idle = (self.dedicated & ~taken & blocked_cpus).bit_count()
         stocks = [
-            _stock("VCPU", "vcpu", shared + kept, kept, self.cpu_ratio, sum(used.get(pool, 0) for pool in (VCPU, *self.vcpu_pools))),
-            _stock("PCPU", "cpu", self.dedicated.bit_count() + kept, kept, 1000, (taken & self.dedicated).bit_count()),
+            _stock(
+                "VCPU",
+                "vcpu",
+                shared.bit_count() + kept,
+                kept + stopped,
+                self.cpu_ratio,
+                sum(used.get(pool, 0) for pool in (VCPU, *self.vcpu_pools)),
+            ),
+            _stock("PCPU", "cpu", self.dedicated.bit_count() + kept, kept + idle, 1000, (taken & self.dedicated).bit_count()),
         ]
         base = sum(used.get(pool, 0) for pool in self.base_pools) * self.base_page_kib * KIB
         memory = self.memory
@@ -151,7 +166,15 @@ def build_layout(machine: Machine, settings: NodeSettings, *, strict: bool = Tru
     reserved = _reserved(machine.cpus, usable, zero, settings.reserved_host_cpus)
     shared, dedicated = _sets(settings, usable & ~reserved)
     kept = _reserved_pages(machine, settings, strict=strict)
-    cells = tuple(_cell(cell, machine, usable, shared=shared, dedicated=dedicated, zero=zero, kept=kept) for cell in _cells(machine))
+    by_cell: dict[int, list[Cpu]] = {}
+    for cpu in sorted(machine.cpus, key=lambda cpu: (cpu.core, cpu.id)):
+        by_cell.setdefault(cpu.cell, []).append(cpu)
+    cells = tuple(
+        _cell(
+            cell, by_cell.get(cell.id, []), machine.base_page_kib, usable=usable, shared=shared, dedicated=dedicated, zero=zero, kept=kept
+        )
+        for cell in _cells(machine)
+    )
     devices = sorted(machine.devices, key=lambda device: (device.address or "", device.unit))
     granted = [device for device in devices if device.kind in settings.device_kinds or device.unit in settings.device_units]
     return Layout(
@@ -159,6 +182,7 @@ def build_layout(machine: Machine, settings: NodeSettings, *, strict: bool = Tru
         online=online, usable=usable, reserved=reserved, shared=shared, dedicated=dedicated, zero=zero,
         cpu_ratio=settings.cpu_allocation_ratio, cells=cells, cell=immutables.Map((cell.id, cell) for cell in cells),
         base_page_kib=machine.base_page_kib, page_sizes=tuple(sorted({size for cell in cells for size in cell.pages})),
+        pages=immutables.Map((stock.pool, (cell.id, stock)) for cell in cells for stock in cell.pages.values()),
         base_pools=tuple(cell.base.pool for cell in cells), vcpu_pools=tuple(cell.vcpu_pool for cell in cells),
         memory=_memory(machine, settings), disks=_disks(machine, settings), classes=_classes(settings.inventories),
         devices=immutables.Map({kind: tuple(d for d in granted if d.kind == kind) for kind in {d.kind for d in granted}}),
@@ -230,16 +254,24 @@ def _cells(machine: Machine) -> list[Cell]:
 
 
 def _cell(
-    cell: Cell, machine: Machine, usable: int, *, shared: int, dedicated: int, zero: int, kept: Mapping[tuple[int, int], int]
+    cell: Cell,
+    members: list[Cpu],
+    base_kib: int,
+    *,
+    usable: int,
+    shared: int,
+    dedicated: int,
+    zero: int,
+    kept: Mapping[tuple[int, int], int],
 ) -> CellLayout:
-    cpus = mask_of(cpu.id for cpu in machine.cpus if cpu.cell == cell.id) & usable
+    """Return the layout of one cell; `members` are its CPUs, core by core."""
+    cpus = mask_of(cpu.id for cpu in members) & usable
     by_core: dict[int, int] = {}
-    for cpu in sorted(machine.cpus, key=lambda cpu: (cpu.core, cpu.id)):
+    for cpu in members:
         if cpus & dedicated & ~zero & 1 << cpu.id:
             by_core[cpu.core] = by_core.get(cpu.core, 0) | 1 << cpu.id
     cores = tuple(by_core.values())
     sizes = {core.bit_count() for core in cores}
-    base_kib = machine.base_page_kib
     totals = {pool.size_kib: pool.total for pool in cell.pages if pool.size_kib != base_kib}
     totals[base_kib] = cell.base_pages(base_kib)
     pages = {size: _page_stock(cell.id, size, total, kept.get((cell.id, size), 0)) for size, total in totals.items()}
