@@ -14,7 +14,6 @@ from earmark.cli import phrases
 from earmark.cli.request_options import Asked, read_limited, request_options, shown
 from earmark.cli.session import Session
 from earmark.cli.verb import Verb
-from earmark.cli.views import answer_out, fit_out
 from earmark.core.ledger.commands import Answer
 from earmark.core.model.claim import Purpose
 from earmark.core.model.grant import Grant
@@ -26,7 +25,14 @@ EXIT_REFUSED = 3
 PRIVATE = "private ledger: other users of this machine do not see this claim ({place})"
 
 
-@click.command(cls=Verb)
+@click.command(
+    cls=Verb,
+    examples=(
+        "earmark claim --cpus 4:dedicated --mem 8GiB --ttl 2h",
+        "C=$(earmark claim -q --gpus 1)",
+        'eval "$(earmark claim --cpus 2:dedicated --format env)"',
+    ),
+)
 @request_options("shared", required=False)
 @click.option("--hold", is_flag=True, help="Only hold: it expires unless 'earmark confirm' follows.")
 @click.option("--pid", type=click.IntRange(1), metavar="PID", help="Bind the claim to a process: it ends with it.")
@@ -41,14 +47,9 @@ def claim(
     session: Session, *, asked: Asked, hold: bool, pid: int | None, key: str | None, purpose: str, grant: str | None, form: str | None,
     private: bool, observe: bool,
 ) -> int:  # fmt: skip
-    r"""Claim resources of this machine.
+    """Claim resources of this machine.
 
     The claim is kept until 'earmark release' or its --ttl. With -q only its id is printed. Exit code 3: refused, with every reason.
-
-    \b
-    earmark claim --cpus 4:dedicated --mem 8GiB --ttl 2h
-    C=$(earmark claim -q --gpus 1)
-    eval "$(earmark claim --cpus 2:dedicated --format env)"
     """
     if form is not None and session.json:
         raise InvalidRequest(f"--format {form} and --json are two answers: choose one", found=form)
@@ -73,6 +74,8 @@ def claim(
 def refused(session: Session, refusal: Refusal, asked: Asked) -> None:
     """Print a refused claim."""
     if session.json:
+        from earmark.cli.views import fit_out  # noqa: PLC0415 - the shapes of JSON cost time that others need not wait for
+
         session.emit(fit_out(refusal, asked.request, refusal.node or ""))
     else:
         session.refused(refusal, phrases.request_words(asked.request), err=True)
@@ -90,6 +93,8 @@ def granted(session: Session, answer: Answer, node: str | None, form: str | None
         for line in (*rendering.notes, *notices):
             session.note(f"earmark: {phrases.clean(line)}")
     elif session.json:
+        from earmark.cli.views import answer_out  # noqa: PLC0415 - as above
+
         session.emit(answer_out(answer, state.name, notices))
     elif session.quiet or answer.claim is None:
         session.out(str(answer.claim_id))

@@ -15,17 +15,18 @@ HOW = {
 }
 
 
-@click.command(cls=Verb)
+@click.command(
+    cls=Verb,
+    examples=(
+        'eval "$(earmark completion bash)"                                    in ~/.bashrc',
+        'eval "$(earmark completion zsh)"                                     in ~/.zshrc',
+        "earmark completion fish > ~/.config/fish/completions/earmark.fish",
+    ),
+)
 @click.argument("shell", type=click.Choice(tuple(HOW)))
 @click.pass_context
 def completion(context: click.Context, *, shell: str) -> int:
-    r"""Print the completion script of a shell.
-
-    \b
-    eval "$(earmark completion bash)"                                    in ~/.bashrc
-    eval "$(earmark completion zsh)"                                     in ~/.zshrc
-    earmark completion fish > ~/.config/fish/completions/earmark.fish
-    """
+    """Print the completion script of a shell."""
     session: Session = context.obj
     kind = get_completion_class(shell)
     if kind is None:

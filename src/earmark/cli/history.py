@@ -36,7 +36,7 @@ class Entry(NamedTuple):
     event: e.Event
 
 
-@click.command(cls=Verb)
+@click.command(cls=Verb, examples=("earmark log c-7f3a --all", "earmark log cpu:3 --since yesterday"))
 @click.argument("what", required=False, metavar="[CLAIM|CONSUMER|UNIT]")
 @click.option("--since", metavar="TIME", help="From this time on: -2h, 'yesterday 02:00', 2026-03-01.")
 @click.option("--until", "before", metavar="TIME", help="Until this time.")
@@ -49,12 +49,7 @@ class Entry(NamedTuple):
 def log(
     session: Session, *, what: str | None, since: str | None, before: str | None, lines: int | None, everything: bool, node: str | None
 ) -> int:  # fmt: skip
-    r"""Print what happened, oldest first; with --json one event a line.
-
-    \b
-    earmark log c-7f3a --all
-    earmark log cpu:3 --since yesterday
-    """
+    """Print what happened, oldest first; with --json one event a line."""
     now_ms = session.clock.now_ms()
     first_ms = 0 if since is None else parse_time(since, now_ms)
     last_ms = None if before is None else parse_time(before, now_ms)
@@ -129,18 +124,21 @@ def event_out(entry: Entry) -> EventOut:
 # --- at -----------------------------------------------------------------------------------------------------------------------------
 
 
-@click.command(cls=Verb, context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False})
+@click.command(
+    cls=Verb,
+    context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False},
+    examples=(
+        "earmark at 'yesterday 02:00' who cpu:3",
+        "earmark at -2h list",
+    ),
+)
 @click.argument("time", metavar="TIME")
 @click.argument("words", nargs=-1, type=click.UNPROCESSED, metavar="[list|show|who ...]")
 @click.pass_context
 def at(context: click.Context, *, time: str, words: tuple[str, ...]) -> int:
-    r"""Look at an earlier time.
+    """Look at an earlier time.
 
     TIME is -2h, 14:30, 'yesterday 02:00', 2026-03-01T02:00 or seconds since 1970. Without a command: the picture as it was.
-
-    \b
-    earmark at 'yesterday 02:00' who cpu:3
-    earmark at -2h list
     """
     session: Session = context.obj
     now_ms = session.clock.now_ms()
@@ -165,18 +163,20 @@ def at(context: click.Context, *, time: str, words: tuple[str, ...]) -> int:
 # --- diff ---------------------------------------------------------------------------------------------------------------------------
 
 
-@click.command(cls=Verb, context_settings={"ignore_unknown_options": True})
+@click.command(
+    cls=Verb,
+    context_settings={"ignore_unknown_options": True},
+    examples=(
+        "earmark diff -2h",
+        "earmark diff 'yesterday 18:00' 'today 06:00'",
+    ),
+)
 @click.argument("before", metavar="TIME")
 @click.argument("after", required=False, metavar="[TIME]")
 @click.option("--node", metavar="NODE", help="The node, by name or uuid; else this machine.")
 @click.pass_obj
 def diff(session: Session, *, before: str, after: str | None, node: str | None) -> int:
-    r"""Print what changed between two times (the second: now).
-
-    \b
-    earmark diff -2h
-    earmark diff 'yesterday 18:00' 'today 06:00'
-    """
+    """Print what changed between two times (the second: now)."""
     now_ms = session.clock.now_ms()
     first_ms = parse_time(before, now_ms)
     last_ms = now_ms if after is None else parse_time(after, now_ms)
@@ -197,12 +197,13 @@ def diff(session: Session, *, before: str, after: str | None, node: str | None) 
 
 def changes(old: NodeState, new: NodeState, now_ms: int) -> Iterator[ChangeOut]:
     """Yield what is different between two states of one node: claims, quarantines, cordons, machine, settings."""
-    for claim_id in sorted({*old.claims, *new.claims}):
+    every = {**dict(old.claims), **dict(new.claims)}
+    for claim_id in sorted(every, key=lambda each: (every[each].held_at_ms, each)):
         was, now = old.claims.get(claim_id), new.claims.get(claim_id)
         one = now or was
         if one is None or was == now:
             continue
-        whose = f"{claim_id} {phrases.name(one.consumer)} of {phrases.name(one.owner)}: {phrases.what_is_held(one.grant)}"
+        whose = f"{phrases.whose(one.consumer, one.owner, claim_id)}: {phrases.what_is_held(one.grant)}"
         if was is None or now is None:
             yield ChangeOut(sign=sign_of(was is not None, now is not None), what="claim", text=whose)
         else:

@@ -71,10 +71,10 @@ def list_claims(session: Session, *, node: str | None, owner: str | None, consum
     for state in states:
         for claim in picture_of(state).claims:
             if claim.id in wanted:
-                row = [claim.id, phrases.name(claim.consumer), phrases.name(claim.owner), phrases.name(state.name)]
+                row = [claim.id, phrases.consumer_of(claim.consumer, claim.id), phrases.name(claim.owner), phrases.name(state.name)]
                 rows.append([*row, clock(claim.held_at_ms, now_ms), phrases.phase(claim, now_ms), phrases.what_is_held(claim.grant)])
     for each in kept:
-        row = [each.claim, phrases.name(each.consumer), phrases.name(each.owner), phrases.name(each.node_name)]
+        row = [each.claim, phrases.consumer_of(each.consumer, each.claim), phrases.name(each.owner), phrases.name(each.node_name)]
         rows.append([*row, clock(each.since.ms, now_ms), "quarantined", phrases.clean(each.holds)])
     if not rows:
         session.note("nothing is held")
@@ -218,17 +218,19 @@ def who_lines(found: WhoOut, now_ms: int) -> list[str]:
     if found.claim is not None:
         end = until(found.claim.until.ms if found.claim.until else None, now_ms)
         state = f"draining ({found.claim.cause})" if found.claim.phase == "draining" else end
-        first += f" by {phrases.name(found.claim.consumer)} of {phrases.name(found.claim.owner)} ({found.claim.id}), {state}"
+        first += f" by {phrases.whose(found.claim.consumer, found.claim.owner, found.claim.id)}, {state}"
         lines.append(f"  with {phrases.clean(found.claim.holds)}, since {clock(found.claim.held_at.ms, now_ms)}")
     if found.quarantine is not None:
         kept = found.quarantine
-        first += f" since {clock(kept.since.ms, now_ms)}, after {phrases.name(kept.consumer)} of {phrases.name(kept.owner)} ({kept.claim})"
+        first += f" since {clock(kept.since.ms, now_ms)}, after {phrases.whose(kept.consumer, kept.owner, kept.claim)}"
         lines += [f"  {phrases.clean(kept.reason)}", f"  give it back: earmark return {unit} --reason …"]
+    if not found.offered and found.state in ("free", "cordoned"):
+        first += ", and not handed out"
+        lines.append(f"  to hand it out: earmark node set device_units={unit}")
     if found.cordon is not None:
         end = f", {until(found.cordon.until.ms, now_ms)}" if found.cordon.until else ""
         lines.append(f"  cordoned: {phrases.clean(found.cordon.reason)}{end}")
     lines += [
-        f"  shared by {phrases.name(one.consumer)} of {phrases.name(one.owner)} ({one.claim}): {phrases.plural(one.vcpus, 'vCPU')}"
-        for one in found.shared_by
+        f"  shared by {phrases.whose(one.consumer, one.owner, one.claim)}: {phrases.plural(one.vcpus, 'vCPU')}" for one in found.shared_by
     ]
     return [first, *lines]

@@ -12,7 +12,7 @@ from typing import NamedTuple
 from rich.cells import cell_len
 from rich.text import Text
 
-from earmark.cli import drawing
+from earmark.cli import drawing, phrases
 from earmark.cli.drawing import DIM, HEAD, MARK_STYLES, Glyphs, Key
 from earmark.cli.output import UnitState
 from earmark.cli.phrases import clean, name, pages, plural, what_is_held
@@ -366,10 +366,26 @@ def legend(easel: Easel) -> Iterator[Text]:
     rows: list[list[str | Text]] = []
     for claim in easel.picture.claims[:LEGEND_ROWS_MAX]:
         holds = Text(what_is_held(claim.grant))
-        rows.append([_letter(easel, claim.id), claim.id, *_whose(easel, claim.consumer, claim.owner), _end(claim, easel.now_ms), holds])
+        rows.append(
+            [
+                _letter(easel, claim.id),
+                claim.id,
+                *_whose(easel, phrases.consumer_of(claim.consumer, claim.id), claim.owner),
+                _end(claim, easel.now_ms),
+                holds,
+            ]
+        )
     for each in easel.picture.quarantines[: LEGEND_ROWS_MAX - len(rows)]:
         mark = Text(easel.glyphs.marks["quarantined"], MARK_STYLES["quarantined"])
-        rows.append([mark, each.claim, *_whose(easel, each.consumer, each.owner), "quarantined", Text(what_is_held(each.grant))])
+        rows.append(
+            [
+                mark,
+                each.claim,
+                *_whose(easel, phrases.consumer_of(each.consumer, each.claim), each.owner),
+                "quarantined",
+                Text(what_is_held(each.grant)),
+            ]
+        )
     if not rows:
         yield Text(" nothing is held yet", DIM)
     for line in drawing.table(["", "claim", "consumer", "owner", "until", "holds"], rows, easel.width - 1) if rows else []:

@@ -57,18 +57,19 @@ def show_node(session: Session, *, name: str | None) -> int:
     return code
 
 
-@node.command(name="set")
+@node.command(
+    name="set",
+    examples=(
+        "earmark node set reserved_host_cpus=2 reserved_host_memory=4GiB",
+        "earmark node set cpu_policy=split cpu_shared_set=0-3 cpu_dedicated_set=4-15",
+        "earmark node set inventory.CUSTOM_LICENCE=8 cpu_allocation_ratio=4",
+    ),
+)
 @click.argument("pairs", nargs=-1, metavar="[KEY=VALUE]...")
 @node_option
 @click.pass_obj
 def set_node(session: Session, *, pairs: tuple[str, ...], node: str | None) -> int:
-    r"""Set how a node is run; without KEY=VALUE: list the settings, their defaults and what they mean.
-
-    \b
-    earmark node set reserved_host_cpus=2 reserved_host_memory=4GiB
-    earmark node set cpu_policy=split cpu_shared_set=0-3 cpu_dedicated_set=4-15
-    earmark node set inventory.CUSTOM_LICENCE=8 cpu_allocation_ratio=4
-    """
+    """Set how a node is run; without KEY=VALUE: list the settings, their defaults and what they mean."""
     state = session.tracker.node(node)
     if not pairs:
         if session.json:
@@ -78,7 +79,7 @@ def set_node(session: Session, *, pairs: tuple[str, ...], node: str | None) -> i
         return 0
     settings = changed(state.settings, pairs)
     answer = session.tracker.configure(settings, node=state.node)
-    tell(session, answer)
+    tell(session, answer, what=f"node {phrases.name(state.name)}")
     if settings.cpu_policy == "overlap" and answer.changed:
         session.note("earmark: policy overlap: a dedicated CPU may also run shared vCPUs; it is exclusive only among dedicated claims")
     return 0
@@ -127,7 +128,7 @@ def uncordon(session: Session, *, unit: str | None, node: str | None) -> int:
 @click.pass_obj
 def rehome(session: Session, *, reason: str) -> int:
     """Say that this copied ledger now belongs to this machine."""
-    tell(session, session.tracker.rehome(reason))
+    tell(session, session.tracker.rehome(reason), what="this ledger")
     return 0
 
 

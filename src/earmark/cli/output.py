@@ -148,13 +148,14 @@ class SharerOut(Out, frozen=True):
 
 
 class WhoOut(Out, frozen=True):
-    """Who holds a unit. `claim` is its holder, `quarantine` and `cordon` what keeps it back, `shared_by` who may also run there."""
+    """Who holds a unit. `offered`: it may be handed out at all; `claim` is its holder, `quarantine` and `cordon` what keeps it back, `shared_by` who may also run there."""
 
     unit: str
     node: str
     node_name: str
     at: When
     state: UnitState
+    offered: bool
     claim: ClaimOut | None
     quarantine: QuarantineOut | None
     cordon: CordonOut | None
@@ -343,6 +344,7 @@ class VerifyOut(Out, frozen=True):
     streams: int
     events: int
     message: str
+    findings: list[FindingOut]
 
 
 class FileOut(Out, frozen=True):
@@ -361,7 +363,7 @@ class SelftestOut(Out, frozen=True):
     folder: str
     rounds: int
     kills: int
-    commits: int
+    acknowledged: int
     lost: int
     findings: list[str]
 

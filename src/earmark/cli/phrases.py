@@ -42,6 +42,16 @@ def moment(at_ms: int) -> str:
     return f"{local(at_ms):%Y-%m-%d %H:%M:%S %z}"
 
 
+def consumer_of(consumer: str, claim: str) -> str:
+    """Return a consumer's name, "-" where it was made up from the claim's id."""
+    return "-" if consumer == claim else name(consumer)
+
+
+def whose(consumer: str, owner: str, claim: str) -> str:
+    """Return whose a claim is: "vm-db of bob (c-7f3a)"."""
+    return f"{name(owner)} ({claim})" if consumer == claim else f"{name(consumer)} of {name(owner)} ({claim})"
+
+
 def plural(number: int, one: str, many: str | None = None) -> str:
     """Return a number with its noun: "1 CPU", "2 CPUs"."""
     return f"{number} {one if number == 1 else many or one + 's'}"
@@ -56,8 +66,8 @@ def amount(resource: str, number: int) -> str:
     """Return an amount of a resource or pool as a person reads it: "8 GiB", "4 shared vCPUs", "2 gpu"."""
     kind, _, rest = resource.partition(":")
     known = kind.lower()
-    if known == "pcpu":
-        return plural(number, "dedicated CPU")
+    if known in ("cpu", "pcpu"):
+        return plural(number, "CPU")
     if known == "vcpu":
         return plural(number, "shared vCPU")
     if known in BYTES_RESOURCES:
@@ -107,8 +117,8 @@ def holder(one: Holder) -> str:
 
 def claim_lines(claim: Claim, now_ms: int) -> list[str]:
     """Return a fresh or stepped claim in two lines."""
-    whose = name(claim.owner) if str(claim.consumer) == str(claim.id) else f"{name(claim.consumer)} of {name(claim.owner)}"
-    return [f"{claim.id}  {placed(claim.grant)}", f"  {whose} · {phase(claim, now_ms)}"]
+    holder_of_it = whose(claim.consumer, claim.owner, claim.id).removesuffix(f" ({claim.id})")
+    return [f"{claim.id}  {placed(claim.grant)}", f"  {holder_of_it} · {phase(claim, now_ms)}"]
 
 
 def request_words(request: Request) -> str:
@@ -138,7 +148,7 @@ def request_words(request: Request) -> str:
 def holding(one: Holding, now_ms: int) -> str:
     """Return who holds something and until when: "vm-db of bob (c-7f3a): cpu 4-7, until 17:40 (2h)"."""
     held = f": {clean(one.what)}" if one.what else ""
-    return f"{name(one.consumer)} of {name(one.owner)} ({one.claim}){held}, {until(one.until_ms, now_ms)}"
+    return f"{whose(one.consumer, one.owner, one.claim)}{held}, {until(one.until_ms, now_ms)}"
 
 
 def reason_line(reason: Reason) -> str:

@@ -180,10 +180,13 @@ def _pools(state: NodeState) -> dict[str, PoolPicture]:
                 _add(shares, MEMORY, claim_id, row.amount * base_bytes)
             elif row.pool in state.layout.vcpu_pools:
                 _add(shares, VCPU, claim_id, row.amount)
-    return {
-        stock.pool: PoolPicture(stock, tuple(Share(claim, amount) for claim, amount in sorted(shares.get(stock.pool, {}).items())))
-        for stock in state.layout.inventories(state.free)
-    }
+    oldest = {claim.id: claim.held_at_ms for claim in state.claims.values()}
+    oldest |= {kept.claim: kept.since_ms for kept in state.quarantines.values()}
+    pools = {}
+    for stock in state.layout.inventories(state.free):
+        held = sorted(shares.get(stock.pool, {}).items(), key=lambda item: (item[0] in state.quarantines, oldest[item[0]], item[0]))
+        pools[stock.pool] = PoolPicture(stock, tuple(Share(claim, amount) for claim, amount in held))
+    return pools
 
 
 def _add(shares: dict[str, dict[ClaimId, int]], pool: str, claim: ClaimId, amount: int) -> None:

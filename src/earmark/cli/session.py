@@ -54,6 +54,10 @@ class Session:
             self._settings = settings.load({"ledger": self.ledger, "private": True if self.private else None})
         return self._settings
 
+    def forget_settings(self) -> None:
+        """Load the settings and the place again: the ledger was just made."""
+        self._settings = self._place = None
+
     @property
     def tracker(self) -> Tracker:
         """The open tracker; raises what opening a ledger raises."""

@@ -90,4 +90,10 @@ def until(deadline_ms: int | None, now_ms: int) -> str:
         return "no end"
     if deadline_ms <= now_ms:
         return f"overdue since {clock(deadline_ms, now_ms)}"
-    return f"until {clock(deadline_ms, now_ms)} ({format_duration(deadline_ms - now_ms)})"
+    return f"until {clock(deadline_ms, now_ms)} ({about(deadline_ms - now_ms)})"
+
+
+def about(ms: int) -> str:
+    """Return a duration as people say it: whole minutes above ten minutes, whole seconds below."""
+    unit = MINUTE_MS if ms > 10 * MINUTE_MS else 1000
+    return format_duration(max(unit, (ms + unit // 2) // unit * unit))

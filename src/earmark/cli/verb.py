@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import click
@@ -23,11 +24,20 @@ def common_options() -> list[click.Option]:
 
 
 class Verb(click.Command):
-    """A command of Earmark; its function returns the exit code (None: 0)."""
+    """A command of Earmark; its function returns the exit code (None: 0). `examples` are lines at the end of its help."""
 
-    def __init__(self, *args: Any, **options: Any) -> None:
+    def __init__(self, *args: Any, examples: Sequence[str] = (), **options: Any) -> None:
         super().__init__(*args, **options)
+        self.examples = tuple(examples)
+        self.help = self.help.replace("\\b\n", "\b\n") if self.help else None
         self.params.extend(common_options())
+
+    def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002 - as click calls it
+        """Write the examples as they would be typed."""
+        if self.examples:
+            with formatter.section("Examples"):
+                for line in self.examples:
+                    formatter.write(" " * formatter.current_indent + line + "\n")
 
 
 class VerbGroup(click.Group):

@@ -89,6 +89,7 @@ def who_out(state: NodeState, unit: UnitId, tile: Tile, at_ms: int) -> o.WhoOut:
     cordon = state.cordons.get(unit)
     return o.WhoOut(
         unit=unit, node=state.node, node_name=state.name, at=when(at_ms), state=tile.state,
+        offered=unit.startswith("cpu:") or (state.layout is not None and unit in state.layout.grantable),
         claim=None if claim is None else claim_out(claim, state.name), quarantine=None if kept is None else quarantine_out(kept, state),
         cordon=None if cordon is None else cordon_out(cordon), shared_by=sharers(state, unit, tile),
     )  # fmt: skip
