@@ -17,6 +17,7 @@ from earmark.drivers.contract import HostDriver
 from earmark.drivers.processes import SystemProcesses
 from earmark.drivers.sysfs.observe import SysfsDriver
 from earmark.errors import LedgerForeign
+from earmark.logs import configure
 from earmark.settings import Settings, load
 from earmark.stores import identity, place
 from earmark.stores.contract import Store
@@ -36,6 +37,7 @@ def open_tracker(
     """
     if settings is None:
         settings = load({"ledger": os.fspath(path) if path is not None else None, "private": True if private else None})
+    configure(settings)
     where = place.resolve(settings)
     place.prepare(where)
     host = SysfsDriver(disks=tuple((disk.name, Path(disk.path)) for disk in settings.disks))
@@ -49,6 +51,7 @@ def open_tracker(
 
 def open_store(settings: Settings) -> SqliteStore:
     """Open the ledger that the settings name as a bare store, made if it is new: no node is registered in it (for import)."""
+    configure(settings)
     where = place.resolve(settings)
     place.prepare(where)
     return SqliteStore(where.path, gid=where.gid)

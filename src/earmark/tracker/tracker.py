@@ -29,13 +29,14 @@ from earmark.core.model.node import NodeSettings
 from earmark.core.model.refusal import Reason, Refusal
 from earmark.core.model.request import Request
 from earmark.drivers.contract import HostDriver, Observation
-from earmark.errors import InvalidRequest, LedgerForeign, LedgerReadOnly, UnknownClaim, UnknownNode, WrongUse
+from earmark.errors import InvalidRequest, LedgerBroken, LedgerForeign, LedgerReadOnly, UnknownClaim, UnknownNode, WrongUse
 from earmark.stores.contract import ClaimRow, Store, Ticket
 from earmark.tracker.leases import Leases, is_due
-from earmark.tracker.writer import Key, Writer
+from earmark.tracker.writer import Key, Writer, snapshot_of
 
 if TYPE_CHECKING:
     from contextlib import AbstractAsyncContextManager
+    from pathlib import Path
 
     from earmark.core.ledger.audit import Finding
     from earmark.tracker.held import HeldClaim
@@ -321,6 +322,20 @@ class Tracker:
 
         self._own()
         return verify(self.store)
+
+    def archive(self, target: Path, node: str | None = None) -> int:
+        """Move a node's older events into an archive file that ends with their hash; the ledger goes on from a verified snapshot.
+
+        Returns how many events were moved. Raises LedgerBroken, and moves nothing, if the ledger does not verify.
+        """
+        state = self._writable(node)
+        errors = [finding for finding in self.verify().findings if finding.severity == "error"]
+        if errors:
+            raise LedgerBroken(f"{self.store.name} is not archived, it does not verify: {errors[0].detail}", findings=len(errors))
+        snapshot = snapshot_of(ids.node_stream(state.node), state, self.store.last_position())
+        with self._writer.exclusive("archive") as tx:
+            tx.put_snapshot(snapshot)
+        return self.store.seal(snapshot, target)
 
     # --- waiting --------------------------------------------------------------------------------------------------------------------
 

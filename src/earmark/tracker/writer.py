@@ -24,6 +24,7 @@ from earmark.core.model.ids import ClaimId, StreamId, node_stream
 from earmark.core.model.refusal import Refusal
 from earmark.errors import EarmarkError, KeyReused, LedgerUnavailable, LockTimeout, OutcomeUnknown
 from earmark.locks import NamedLock
+from earmark.logs import log
 from earmark.stores.contract import ANSWERS_KEPT_MS, Reader, Remembered, Snapshot, Store, Transaction
 
 GROUP_MAX = 256
@@ -181,6 +182,7 @@ class Writer:
                 work.error = result
             else:
                 work.result = result
+                _say(work.command, result)
 
     def _one(self, tx: Transaction, states: dict[StreamId, NodeState], work: Work) -> Result:
         """Decide one command and append what it leads to; `states` moves on only if the append succeeded."""
@@ -190,7 +192,7 @@ class Writer:
             return known
         stream = node_stream(command.node)
         state = self._current(tx, stream, states)
-        decided = decide(state, command, self._facts(tx, command, now_ms))
+        decided = decide(state, command, self._facts(tx, state, command, now_ms))
         if isinstance(decided, Refusal):
             owner = command.owner if isinstance(command, HoldClaim) else self._actor
             tx.put_refusal(stream, owner, now_ms, msgspec.json.encode(decided))
@@ -214,12 +216,17 @@ class Writer:
             states[stream] = after
         return answer
 
-    def _facts(self, tx: Reader, command: Command, now_ms: int) -> Facts:
-        """Read what deciding needs from the guard rows."""
+    def _facts(self, tx: Reader, state: NodeState | None, command: Command, now_ms: int) -> Facts:
+        """Read what deciding needs from the guard rows: only what the state cannot say."""
+        if isinstance(command, HoldClaim):
+            asks = command.purpose == "main" and str(command.consumer) != command.claim  # a consumer made up for this claim has no other
+            main = tx.main_claim(command.consumer) if asks else None
+            return Facts(now_ms=now_ms, main=main.claim if main is not None else None)
         claim: ClaimId | None = getattr(command, "claim", None)
-        row = tx.claim(claim) if claim is not None else None
-        main = tx.main_claim(command.consumer) if isinstance(command, HoldClaim) and command.purpose == "main" else None
-        return Facts(now_ms=now_ms, ended=row.cause if row is not None else None, main=main.claim if main is not None else None)
+        if claim is None or (state is not None and claim in state.claims):
+            return Facts(now_ms=now_ms)
+        row = tx.claim(claim)
+        return Facts(now_ms=now_ms, ended=row.cause if row is not None else None)
 
     def _current(self, reader: Reader, stream: StreamId, states: dict[StreamId, NodeState]) -> NodeState | None:
         """Return the state at the stream's end: from this group, else the published one and what came since, else from a snapshot."""
@@ -268,6 +275,15 @@ class Writer:
         """Enter a write transaction for what is not a command (tickets, snapshots, observations)."""
         with self._store.transaction(purpose=purpose, timeout_s=self._timeout_s) as tx:
             yield tx
+
+
+def _say(command: Command, result: Result) -> None:
+    """Log one line about a decision that is durable now (an answer that changed nothing is none)."""
+    if isinstance(result, Refusal):
+        log("claim.refused", node=command.node, reasons=len(result.reasons), code=result.reasons[0].code)
+    elif result.changed:
+        noun = "claim" if result.claim_id is not None else "node"
+        log(f"{noun}.{result.outcome}", node=result.node, claim=result.claim_id, cause=result.cause)
 
 
 def snapshot_of(stream: StreamId, state: NodeState, position: int) -> Snapshot:

@@ -81,7 +81,7 @@ def answer_of(decision: Decision, state: NodeState) -> c.Answer:
 
 
 def _hold(state: NodeState, command: c.HoldClaim, facts: Facts) -> Decision | Refusal:
-    if command.claim in state.claims or command.claim in state.quarantines or facts.ended is not None:
+    if command.claim in state.claims or command.claim in state.quarantines:
         raise Conflict(f"claim {command.claim} exists already", claim=command.claim)
     now_ms = max(facts.now_ms, state.at_ms)
     if command.deadline_ms is None and not command.confirm:
