@@ -118,7 +118,7 @@ def verify(store: Store) -> Verified:
             states.append(state)
             found += audit_node(state, reader.slots(stream))
             found += _rows(reader, stream, state)
-            found += _snapshots(reader, stream, state)
+            found += _snapshots(reader, stream, state, store.archived(stream))
     return Verified(counts, (*found, *audit_consumers(states)))
 
 
@@ -146,10 +146,10 @@ def _verify_stream(store: Store, reader: Reader, stream: StreamId) -> tuple[int,
     return count, state
 
 
-def _snapshots(reader: Reader, stream: StreamId, final: NodeState) -> list[Finding]:
+def _snapshots(reader: Reader, stream: StreamId, final: NodeState, base: Head | None) -> list[Finding]:
     """Say whether the newest snapshot is what the events up to it fold to (replayed from the one before, or from the start)."""
     newest = reader.snapshot(stream)
-    if newest is None or newest.fold_version != FOLD_VERSION:
+    if newest is None or newest.fold_version != FOLD_VERSION or (base is not None and newest.sequence <= base.sequence):
         return []
     earlier = reader.snapshot(stream, at_most_sequence=newest.sequence - 1)
     state = decode_image(earlier.image) if earlier is not None and earlier.fold_version == FOLD_VERSION else None
