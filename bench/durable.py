@@ -15,7 +15,6 @@ from collections.abc import Callable
 from pathlib import Path
 
 import apsw
-from ground import report
 
 from earmark.core.ledger.commands import Answer
 from earmark.core.model.request import Request
@@ -23,6 +22,7 @@ from earmark.core.model.units import GIB
 from earmark.stores.sqlite import transaction as sql
 from earmark.stores.sqlite.store import SqliteStore
 from earmark.testing import bench
+from ground import report
 
 CLIENTS = (1, 4, 16, 64)
 ROUNDS = 3

@@ -5,14 +5,13 @@ from __future__ import annotations
 import tempfile
 from pathlib import Path
 
-from ground import microseconds, report, spread
-
 from earmark.core.ledger.commands import Answer
 from earmark.core.model.node import NodeSettings
 from earmark.core.model.request import Request
 from earmark.core.model.units import MIB
 from earmark.stores.sqlite.store import SqliteStore
 from earmark.testing import bench
+from ground import microseconds, report, spread
 
 LIVE = (0, 100, 1_000, 10_000)
 TIMES = 400

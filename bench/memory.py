@@ -5,8 +5,6 @@ from __future__ import annotations
 import gc
 import tracemalloc
 
-from ground import report
-
 from earmark.core.ledger.commands import Answer
 from earmark.core.ledger.state import NodeState
 from earmark.core.model.node import NodeSettings
@@ -14,6 +12,7 @@ from earmark.core.model.request import Request
 from earmark.core.model.units import MIB
 from earmark.stores.memory import MemoryStore
 from earmark.testing import bench
+from ground import report
 
 CLAIMS = 10_000
 SETTINGS = NodeSettings(reserved_host_memory_bytes=0, reserved_host_disk_bytes=0, cpu_allocation_ratio=1_000_000)
@@ -47,7 +46,12 @@ def kept(kind: str, claims: int) -> dict[str, float]:
         sizes.append(tracemalloc.get_traced_memory()[0] - before)
     tracemalloc.stop()
     each = (sizes[1] - sizes[0]) / claims
-    return {"claims": claims, "state_bytes_per_claim": round(each), "event_bytes_per_claim": round(events), "ratio": round(each / events, 2)}
+    return {
+        "claims": claims,
+        "state_bytes_per_claim": round(each),
+        "event_bytes_per_claim": round(events),
+        "ratio": round(each / events, 2),
+    }
 
 
 def main() -> None:

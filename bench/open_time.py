@@ -9,7 +9,6 @@ import time
 from pathlib import Path
 
 import apsw
-from ground import report
 
 from earmark.core.ledger.codec import Batch, Stamp
 from earmark.core.ledger.commands import Answer
@@ -18,6 +17,7 @@ from earmark.core.model.ids import node_stream
 from earmark.core.model.request import Request
 from earmark.stores.sqlite.store import SqliteStore
 from earmark.testing import NODE_ONE, GivenClock, GivenHost, GivenProcesses, bench, machine, on
+from ground import report
 
 EVENTS = int(sys.argv[1]) if len(sys.argv) > 1 else 1_000_000
 PER_COMMIT = 5_000

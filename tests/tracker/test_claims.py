@@ -16,7 +16,7 @@ from earmark.core.model.refusal import Refusal
 from earmark.core.model.request import Request, ResourceAmount
 from earmark.core.model.units import GIB, MIB
 from earmark.errors import Conflict, GenerationConflict, InvalidRequest, KeyReused, Refused, UnknownClaim, UnknownNode
-from earmark.testing import UNRESERVED, Bench, bench
+from earmark.testing import UNRESERVED, Bench, bench, machine
 
 SMALL = Request(vcpus=2, memory_bytes=2 * GIB, disk_bytes=20 * GIB)
 OWN = Request(vcpus=2, cpu_policy="dedicated", memory_bytes=2 * GIB)
@@ -94,7 +94,9 @@ def test_reserved_and_ratio_give_exact_figures() -> None:
 @pytest.mark.rule("S45", "C10", "X6", "W40")
 def test_shrunk_capacity_is_legal_and_stays_visible() -> None:
     """A ratio lowered below use keeps every claim, refuses new ones, and accepts releases; nothing is clamped."""
-    with bench("16c 32G", settings=NodeSettings(reserved_host_memory_bytes=0, reserved_host_disk_bytes=0, cpu_allocation_ratio=4000)) as world:
+    with bench(
+        "16c 32G", settings=NodeSettings(reserved_host_memory_bytes=0, reserved_host_disk_bytes=0, cpu_allocation_ratio=4000)
+    ) as world:
         claims = [granted(world.tracker.hold(Request(vcpus=16), confirm=True)) for _ in range(2)]
         world.tracker.configure(UNRESERVED)
         assert world.tracker.node().free.used[VCPU] == 32
@@ -274,9 +276,14 @@ def test_a_failed_rollback_keeps_the_first_error() -> None:
     """If the rollback fails too, the first error is raised with a note, and the lease ends the claim."""
     with bench(check=False) as world:
         with pytest.raises(ValueError, match="first") as caught, world.tracker.claim(OWN):
-            world.store.close()
-            raise ValueError("first")
+            _close_and_raise(world)
         assert "could not be rolled back" in caught.value.__notes__[0]
+
+
+def _close_and_raise(world: Bench) -> None:
+    """Take the ledger away and fail."""
+    world.store.close()
+    raise ValueError("first")
 
 
 def test_with_raises_refused() -> None:
@@ -435,8 +442,6 @@ def test_a_vanished_unit_stays_held() -> None:
     """A CPU that goes away under its holder is missing, not free and not forgotten; the ledger stays open and says what changed."""
     with bench("4c 8G") as world:
         claim = granted(world.tracker.hold(Request(vcpus=4, cpu_policy="dedicated"), confirm=True))
-        from earmark.testing import machine  # noqa: PLC0415 - beside its only use
-
         world.host.seen = machine("3c 8G")
         answer = world.tracker.observe()
         assert answer.changed
