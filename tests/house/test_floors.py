@@ -35,7 +35,13 @@ BROKEN = [
 
 def lint(folder: Path) -> subprocess.CompletedProcess[str]:
     """Run import-linter with the project's contracts on the package in a folder."""
-    command: list[str | Path] = [Path(sys.executable).with_name("lint-imports"), "--config", ROOT / "pyproject.toml", "--no-cache", "--no-logo"]
+    command: list[str | Path] = [
+        Path(sys.executable).with_name("lint-imports"),
+        "--config",
+        ROOT / "pyproject.toml",
+        "--no-cache",
+        "--no-logo",
+    ]
     return subprocess.run(command, cwd=folder, env={"PYTHONPATH": str(folder), "PATH": ""}, capture_output=True, text=True, check=False)
 
 
