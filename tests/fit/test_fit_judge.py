@@ -86,7 +86,7 @@ def test_what_fit_gives_passes_and_passes_only_once(world: World, request: Reque
         return
     assert judge(grant, world.supply, request) is None
     again = codes(grant, world.with_grant(grant))
-    assert {resource for code, resource in again if code == "unit_taken"} == {row.unit for row in grant.units if len(row.occupied) == 1}
+    assert {resource for code, resource in again if code == "unit_taken"} == {row.unit for row in grant.units}
 
 
 @pytest.mark.parametrize(
@@ -124,6 +124,19 @@ def test_devices_that_are_not_handed_out_on_the_node_are_blocked() -> None:
     assert codes(Grant(units=(CARD,)), world) == [("unit_blocked", CARD.unit)]
     named = world._replace(settings=replace(BARE, device_kinds=(), device_units=(CARD.unit,)))
     assert codes(Grant(units=(CARD,)), named) == []
+
+
+def test_a_function_that_appears_later_is_excluded_by_its_card() -> None:
+    """A card that was given when it had no functions keeps those that appear afterwards from everybody else, chosen or prescribed."""
+    bare = node()._replace(machine=replace(node().machine, devices=CARD_DEVICES[:1]))
+    card = fit(Request(devices=(DeviceRequest(kind="nic"),)), bare.supply)
+    assert isinstance(card, Grant)
+    assert card.units == (UnitRow(unit=CARD.unit, use="device"),)
+    later = node().with_grant(card)
+    assert codes(Grant(units=(FIRST,)), later) == [("excluded", FIRST.unit)]
+    assert isinstance(fit(Request(devices=(DeviceRequest(kind="vf"),)), later.supply), Refusal)
+    assert codes(Grant(units=(CARD,)), node().with_grant(Grant(units=(FIRST,)))) == [("excluded", CARD.unit)]
+    assert codes(Grant(units=(FIRST,)), node().with_grant(Grant(units=(CARD,)))) == [("excluded", FIRST.unit)]
 
 
 def test_units_that_exclude_each_other_within_one_grant_are_found() -> None:

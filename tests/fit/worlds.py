@@ -109,6 +109,19 @@ def requests() -> st.SearchStrategy[Request]:
     return SEEDS.map(lambda seed: random_request(random(seed)))
 
 
+def device_cases() -> st.SearchStrategy[tuple[World, Request]]:
+    """Nodes with nested devices of which none is held, and wishes for nothing but devices."""
+    return SEEDS.map(lambda seed: random_device_case(random(seed)))
+
+
+def random_device_case(rnd: Random) -> tuple[World, Request]:
+    """Return a node with devices and a wish for up to three kinds of them."""
+    host = replace(machine(), devices=random_devices(rnd))
+    kinds = rnd.choices(KINDS, k=rnd.choice((1, 2, 2, 3)))
+    wish = tuple(DeviceRequest(kind=kind, count=rnd.choice((1, 1, 1, 2, 3))) for kind in kinds)
+    return World(host, replace(BARE, device_kinds=KINDS)), Request(devices=wish)
+
+
 def random_machine(rnd: Random) -> Machine:
     """Return a machine: cells without CPUs, memory or pages, cores of 1 to 4 threads, nested devices, cgroup limits."""
     count = rnd.randint(1, 2)

@@ -36,7 +36,7 @@ def available(supply: Supply, kinds: Iterable[str]) -> tuple[Device, ...]:
         device
         for kind in kinds
         for device in layout.devices.get(kind, ())
-        if not any(slot in held or slot in blocked for slot in layout.slots[device.unit])
+        if not any(slot in held or slot in blocked for slot in (*layout.slots[device.unit], *layout.above[device.unit]))
     )
 
 

@@ -133,16 +133,17 @@ def _device_reason(row: UnitRow, supply: Supply, blocked: frozenset[Slot]) -> Re
     if row.unit not in layout.grantable:
         detail = f"devices of kind {device.kind} are not handed out on this node"
         return about_unit("unit_blocked", row.unit, detail, cell=device.cell)
-    for slot in slots:
+    for slot in (*slots, *layout.above[row.unit]):
         if slot in blocked:
             detail = "it gets no new grants" if row.unit in supply.blocked_units else f"{slot} gets no new grants"
             return about_unit("unit_blocked", row.unit, detail, cell=device.cell)
-    for slot in slots:
+    own = Slot(row.unit)
+    for slot in (*layout.above[row.unit], own, *slots):
         holder = free.slots.get(slot)
+        if holder is not None and slot == own:
+            return about_unit("unit_taken", row.unit, f"claim {holder} holds it", cell=device.cell)
         if holder is not None:
-            own = slot == Slot(row.unit) and len(slots) == 1
-            detail = f"claim {holder} holds it" if own else f"claim {holder} holds {slot}, which excludes it"
-            return about_unit("unit_taken" if own else "excluded", row.unit, detail, cell=device.cell)
+            return about_unit("excluded", row.unit, f"claim {holder} holds {slot}, which excludes it", cell=device.cell)
     return None
 
 

@@ -81,7 +81,8 @@ class Layout(msgspec.Struct, frozen=True, kw_only=True):
 
     `online`, `usable` (online and allowed), `reserved` (kept for the host), `shared`, `dedicated` and `zero` (CPU 0's core) are masks.
     `exclusive`: a dedicated CPU that is held is not a shared one. `shrinks`: the shared set is the pool less the dedicated CPUs.
-    `devices` are those that may be handed out, by kind, in order of address; `known` all devices; `slots` what each occupies.
+    `devices` are those that may be handed out, by kind, in order of address; `known` all devices; `slots` what each occupies;
+    `above` the own slots of its parents, which a parent that was given before this child appeared holds alone.
     `pages` are the page pools of all cells, each with its cell.
     """
 
@@ -109,6 +110,7 @@ class Layout(msgspec.Struct, frozen=True, kw_only=True):
     known: immutables.Map[UnitId, Device]
     grantable: frozenset[UnitId]
     slots: immutables.Map[UnitId, tuple[Slot, ...]]
+    above: immutables.Map[UnitId, tuple[Slot, ...]]
     traits: frozenset[str]
 
     def inventories(self, free: Taken | None = None, blocked_cpus: int = 0) -> tuple[Stock, ...]:
@@ -187,7 +189,7 @@ def build_layout(machine: Machine, settings: NodeSettings, *, strict: bool = Tru
         memory=_memory(machine, settings), disks=_disks(machine, settings), classes=_classes(settings.inventories),
         devices=immutables.Map({kind: tuple(d for d in granted if d.kind == kind) for kind in {d.kind for d in granted}}),
         known=immutables.Map((device.unit, device) for device in devices), grantable=frozenset(device.unit for device in granted),
-        slots=immutables.Map(slot_table(devices)), traits=frozenset(machine.traits),
+        slots=immutables.Map(slot_table(devices)), above=_above(devices), traits=frozenset(machine.traits),
     )  # fmt: skip
 
 
@@ -301,6 +303,20 @@ def _reserved_pages(machine: Machine, settings: NodeSettings, *, strict: bool) -
             raise InvalidRequest(f"{where}, but that cell has no such pages", found=key)
         kept[key] = item.count
     return kept
+
+
+def _above(devices: Iterable[Device]) -> immutables.Map[UnitId, tuple[Slot, ...]]:
+    """Return the own slots of each device's parents, the nearest first; a circle of parents ends where it closes."""
+    parents = {device.unit: device.parent for device in devices}
+    lines: dict[UnitId, tuple[Slot, ...]] = {}
+    for unit, nearest in parents.items():
+        line: list[Slot] = []
+        parent = nearest
+        while parent is not None and parent != unit and Slot(parent) not in line:
+            line.append(Slot(parent))
+            parent = parents.get(parent)
+        lines[unit] = tuple(line)
+    return immutables.Map(lines)
 
 
 def _memory(machine: Machine, settings: NodeSettings) -> Inventory:
