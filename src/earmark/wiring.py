@@ -13,7 +13,7 @@ from pathlib import Path
 from earmark.clock import Clock, SystemClock
 from earmark.core.ledger.commands import RegisterNode
 from earmark.core.model.ids import NodeId, node_stream
-from earmark.drivers.contract import HostDriver
+from earmark.drivers.contract import HostDriver, Observation
 from earmark.drivers.processes import SystemProcesses
 from earmark.drivers.sysfs.observe import SysfsDriver
 from earmark.errors import LedgerForeign
@@ -47,6 +47,15 @@ def open_tracker(
     except BaseException:
         store.close()
         raise
+
+
+def look_at(settings: Settings, root: Path | None = None) -> tuple[Observation, dict[str, object]]:
+    """Look at this host, or at the one whose files stand below `root`; return what was seen and the same as discover shows it."""
+    from earmark.drivers.sysfs.discovery import discovery_json  # noqa: PLC0415 - only discover shows it
+
+    own = tuple((disk.name, Path(disk.path)) for disk in settings.disks)
+    seen = (SysfsDriver(disks=own) if root is None else SysfsDriver(root)).observe()
+    return seen, discovery_json(seen)
 
 
 def open_store(settings: Settings) -> SqliteStore:

@@ -13,9 +13,8 @@ from earmark.core.model.cpuset import format_cpu_list
 from earmark.core.model.topology import Device, Machine
 from earmark.core.model.units import format_bytes
 from earmark.drivers.contract import Observation
-from earmark.drivers.sysfs.discovery import discovery_json, nearest_cpus
-from earmark.drivers.sysfs.observe import SysfsDriver
 from earmark.errors import InvalidRequest
+from earmark.wiring import look_at
 
 GROUPS_SHOWN_MAX = 8
 DEVICES_SHOWN_MAX = 60
@@ -29,13 +28,9 @@ def discover(session: Session, *, root: str | None) -> int:
     """Read the machine and print what is there; the ledger is neither needed nor changed."""
     if root is not None and not Path(root).is_dir():
         raise InvalidRequest(f"--root {root!r} is not a folder", found=root)
-    if root is None:
-        driver = SysfsDriver(disks=tuple((disk.name, disk.path) for disk in session.settings.disks))
-    else:
-        driver = SysfsDriver(Path(root))
-    seen = driver.observe()
+    seen, shown = look_at(session.settings, None if root is None else Path(root))
     if session.json:
-        session.emit(discovery_json(seen))
+        session.emit(shown)
     else:
         session.out(discovered_lines(seen))
     return 0
@@ -48,11 +43,7 @@ def discovered_lines(seen: Observation) -> list[str]:
     lines += [f"  {label:<9} {phrases.clean(text)}" for label, text in facts(machine) if text]
     for cell in machine.cells:
         pools = ", ".join(f"{pool.total} x {phrases.pages(pool.size_kib)}" for pool in cell.pages if pool.total)
-        cpus = (
-            f"cpu {format_cpu_list(cell.cpus)}"
-            if cell.cpus
-            else f"no CPUs; nearest cpu {format_cpu_list(nearest_cpus(machine, cell)) or 'none'}"
-        )
+        cpus = f"cpu {format_cpu_list(cell.cpus)}" if cell.cpus else "no CPUs"
         distances = " ".join(str(each) for each in cell.distances) if len(machine.cells) > 1 else ""
         parts = [cpus, format_bytes(cell.memory_bytes), f"pages {pools}" if pools else "", f"distances {distances}" if distances else ""]
         lines.append(f"  {f'cell {cell.id}':<9} " + " · ".join(part for part in parts if part))

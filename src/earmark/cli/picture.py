@@ -14,7 +14,7 @@ from earmark.core.ledger.state import NodeState
 from earmark.core.model.claim import Claim, Quarantine
 from earmark.core.model.grant import Grant
 from earmark.core.model.ids import MEMORY, VCPU, ClaimId, UnitId, cpu_unit
-from earmark.core.model.topology import Cell, Cpu, Device
+from earmark.core.model.topology import Cell, Cpu, Device, Machine
 from earmark.core.model.units import KIB
 
 
@@ -84,7 +84,7 @@ def picture_of(state: NodeState) -> Picture:
     return Picture(
         state=state,
         cpus=cpus,
-        cells=() if machine is None else tuple(CellPicture(cell, cores_of(state, cell)) for cell in machine.cells),
+        cells=() if machine is None else tuple(CellPicture(cell, cores_of(machine, cell.id)) for cell in cells_of(machine)),
         pools=_pools(state),
         devices=() if machine is None else tuple(_device(state, device, holders, kept) for device in machine.devices),
         claims=tuple(sorted(state.claims.values(), key=lambda claim: (claim.held_at_ms, claim.id))),
@@ -110,16 +110,20 @@ def unit_tile(state: NodeState, unit: UnitId) -> Tile | None:
     return None if known is None else _tile(state, unit, holders, kept)
 
 
-def cores_of(state: NodeState, cell: Cell) -> tuple[Core, ...]:
+def cells_of(machine: Machine) -> tuple[Cell, ...]:
+    """Return the machine's cells, and one more for each cell that CPUs name and nothing describes."""
+    known = {cell.id for cell in machine.cells}
+    return (*machine.cells, *(Cell(id=number) for number in sorted({cpu.cell for cpu in machine.cpus} - known)))
+
+
+def cores_of(machine: Machine, cell: int) -> tuple[Core, ...]:
     """Return the cores of a cell, those of one cache together, by number."""
     threads: dict[int, list[int]] = {}
     caches: dict[int, int | None] = {}
-    if state.machine is not None:
-        members = frozenset(cell.cpus)
-        for cpu in state.machine.cpus:
-            if cpu.id in members:
-                threads.setdefault(cpu.core, []).append(cpu.id)
-                caches.setdefault(cpu.core, cpu.l3)
+    for cpu in machine.cpus:
+        if cpu.cell == cell:
+            threads.setdefault(cpu.core, []).append(cpu.id)
+            caches.setdefault(cpu.core, cpu.l3)
     cores = [Core(core, caches[core], tuple(sorted(cpus))) for core, cpus in threads.items()]
     first: dict[int | None, int] = {}
     for core in cores:

@@ -1,0 +1,166 @@
+"""What the picture shows below its map: bars of what is summed, and devices.
+
+Rules of this file: a bar's letters are the claims that hold it, in the order of the legend; what is wholly free is said in few words.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+from rich.cells import cell_len
+from rich.text import Text
+
+from earmark.cli import drawing
+from earmark.cli.drawing import DIM, MARK_STYLES, Glyphs, Key
+from earmark.cli.phrases import clean, pages, plural
+from earmark.cli.picture import DevicePicture, Picture, PoolPicture, Share, page_size
+from earmark.core.model.cpuset import format_cpu_list
+from earmark.core.model.ids import pages_pool
+from earmark.core.model.units import KIB, format_bytes
+
+LABEL = 11
+"""Where the drawing begins, right of the labels."""
+BAR_MOST = 40
+CELL_ROWS_MAX = 4
+DEVICES_NAMED_MAX = 8
+
+
+class Easel(NamedTuple):
+    """What the parts of one picture are drawn with."""
+
+    picture: Picture
+    width: int
+    glyphs: Glyphs
+    key: Key
+    now_ms: int
+
+
+def stock_block(easel: Easel) -> Iterator[Text]:
+    """Yield bars: shared vCPUs where they are used, memory by cell, huge pages, disks, plain classes."""
+    pools = easel.picture.pools
+    shared = pools.get("vcpu")
+    if shared is not None and shared.stock.used:
+        capacity = shared.stock.capacity
+        yield stock_row(easel, "shared", shared.shares, capacity, f"{plural(shared.stock.used, 'shared vCPU')} of {capacity}")
+    memory = pools.get("memory")
+    if memory is not None:
+        kept = f" ({format_bytes(memory.stock.reserved)} kept for the host)" if memory.stock.reserved else ""
+        yield stock_row(easel, "memory", memory.shares, memory.stock.capacity, _of_bytes(memory.stock.used, memory.stock.capacity), kept)
+        yield from cell_memory_rows(easel)
+    yield from page_rows(easel)
+    for pool in sorted(pools):
+        each = pools[pool]
+        kind, _, rest = pool.partition(":")
+        if kind == "disk":
+            yield stock_row(
+                easel,
+                "disk" if rest == "root" else f"disk {rest}",
+                each.shares,
+                each.stock.capacity,
+                _of_bytes(each.stock.used, each.stock.capacity),
+            )
+        elif kind == "class":
+            text = f"{each.stock.used} of {each.stock.capacity} held"
+            yield stock_row(easel, rest.removeprefix("CUSTOM_").lower(), each.shares, each.stock.capacity, text, f" ({rest})")
+
+
+def stock_row(easel: Easel, label: str, shares: Sequence[Share], capacity: int, text: str, beside: str = "") -> Text:
+    """Return one bar with its label, its numbers, and a remark where there is room for it."""
+    length = max(12, min(BAR_MOST, easel.width - LABEL - 34))
+    line = Text(drawing.padded(f" {label}", LABEL - 1) + " ")
+    if capacity <= length and label not in ("memory", "disk"):
+        drawn = Text()
+        for share in shares:
+            drawn.append(easel.key.letter(share.claim) * share.amount, easel.key.style(share.claim))
+        drawn.append(easel.glyphs.marks["free"] * max(0, capacity - len(drawn)), MARK_STYLES["free"])
+        drawn.append(" " * (length - len(drawn)))
+    else:
+        drawn = drawing.bar(shares, capacity, length, easel.key, easel.glyphs)
+    line.append_text(drawn).append(f"  {text}")
+    if cell_len(line.plain) + cell_len(beside) <= easel.width:
+        line.append(beside, DIM)
+    return line
+
+
+def _of_bytes(used: int, capacity: int) -> str:
+    return f"{format_bytes(used)} of {format_bytes(capacity)} held" if used else f"{format_bytes(capacity)} free"
+
+
+def cell_memory_rows(easel: Easel) -> Iterator[Text]:
+    """Yield the ordinary memory that is bound to each cell, where there are several cells and any is bound; of many cells, those."""
+    layout, machine = easel.picture.state.layout, easel.picture.state.machine
+    if layout is None or machine is None or len(machine.cells) < 2:  # noqa: PLR2004 - one cell is the node itself
+        return
+    unit = layout.base_page_kib * KIB
+    bound = [(cell, easel.picture.pools[pages_pool(cell.id, layout.base_page_kib)]) for cell in machine.cells]
+    if not any(pool.stock.used for _, pool in bound):
+        return
+    for cell, pool in bound:
+        if pool.stock.used or len(bound) <= CELL_ROWS_MAX:
+            shares = [Share(share.claim, share.amount * unit) for share in pool.shares]
+            capacity = pool.stock.capacity * unit
+            text = f"{format_bytes(pool.stock.used * unit)} of {format_bytes(capacity)} bound"
+            yield stock_row(easel, f" cell {cell.id}", shares, capacity, text)
+
+
+def page_rows(easel: Easel) -> Iterator[Text]:
+    """Yield the huge-page pools: a bar each, or one line a size where there are many."""
+    layout = easel.picture.state.layout
+    if layout is None:
+        return
+    found: dict[int, list[PoolPicture]] = {}
+    for pool in easel.picture.pools.values():
+        size = page_size(pool)
+        if size is not None and size != layout.base_page_kib and pool.stock.total:
+            found.setdefault(size, []).append(pool)
+    for size in sorted(found, reverse=True):
+        pools = sorted(found[size], key=lambda pool: pool.stock.cell or 0)
+        used = [pool for pool in pools if pool.stock.used]
+        for pool in used:
+            text = f"{pool.stock.used} of {plural(pool.stock.capacity, 'page')} held"
+            where = f" on cell {pool.stock.cell}" if len(easel.picture.cells) > 1 else ""
+            yield stock_row(easel, f"{pages(size)}", pool.shares, pool.stock.capacity, text + where)
+        rest = [pool for pool in pools if not pool.stock.used]
+        if rest:
+            label = Text(f" {pages(size)}" if not used else "")
+            yield from drawing.wrapped(_free_pages(easel, rest), easel.width, LABEL, label)
+
+
+def _free_pages(easel: Easel, pools: Sequence[PoolPicture]) -> list[Text]:
+    """Return "8 pages free on each of cells 1-7" for the cells whose pages are all free."""
+    alike: dict[int, list[int]] = {}
+    for pool in pools:
+        alike.setdefault(pool.stock.capacity, []).append(pool.stock.cell or 0)
+    parts = []
+    for capacity, cells in alike.items():
+        where = f" on cell {cells[0]}" if len(cells) == 1 else f" on each of cells {format_cpu_list(cells)}"
+        parts.append(Text(f"{plural(capacity, 'page')} free{where if len(easel.picture.cells) > 1 else ''}"))
+    return parts
+
+
+# --- devices -----------------------------------------------------------------------------------------------------------------------------
+
+
+def device_block(easel: Easel) -> Iterator[Text]:
+    """Yield the devices that may be handed out (or are held), by kind: a line each, or tiles where there are many."""
+    shown: dict[str, list[DevicePicture]] = {}
+    for each in easel.picture.devices:
+        if each.offered or each.tile.state not in ("free", "cordoned"):
+            shown.setdefault(each.device.kind, []).append(each)
+    for kind in sorted(shown):
+        devices = shown[kind]
+        free = sum(each.tile.state == "free" for each in devices)
+        if len(devices) > DEVICES_NAMED_MAX:
+            tiles = Text()
+            for each in devices:
+                drawing.tile(tiles, each.tile, easel.key, easel.glyphs)
+            count = Text(f"{free} of {len(devices)} free")
+            yield from drawing.wrapped([*tiles.divide(range(40, len(tiles), 40)), count], easel.width, LABEL, Text(f" {clean(kind)}"))
+            continue
+        for number, each in enumerate(devices):
+            line = Text(drawing.padded(f" {kind}" if number == 0 else "", LABEL - 1) + " ")
+            drawing.tile(line, each.tile, easel.key, easel.glyphs)
+            where = f"  cell {each.device.cell}" if each.device.cell is not None else ""
+            line.append(f"  {clean(each.device.unit, 48)}").append(where, DIM).append(f"  {clean(each.device.name or '', 60)}", DIM)
+            yield line
