@@ -240,8 +240,8 @@ def state_of(pid: int) -> str:
 
 def test_stop_and_continue_take_the_command_along(start: Start) -> None:
     """SIGTSTP stops the command and then the runner; SIGCONT continues both."""
-    runner = start("open", "sleep", "30")
-    assert until(lambda: "sleep" in Path(f"/proc/{runner.child}/cmdline").read_text())
+    runner = start("open", "sh", "-c", "echo ready; exec sleep 30")
+    assert runner.line() == "ready"
     runner.process.send_signal(signal.SIGTSTP)
     assert until(lambda: state_of(runner.child) == "T" and state_of(runner.process.pid) == "T")
     runner.process.send_signal(signal.SIGCONT)
@@ -304,8 +304,8 @@ def test_the_keeper_holds_none_of_the_users_pipes(start: Start, tmp_path: Path) 
 
 def test_killing_the_runner_leaves_command_and_keeper(start: Start) -> None:
     """Kill -9 of the runner: the command runs on, the keeper stays in its session until the command ends, then nothing is left."""
-    runner = start("open", "sleep", "30")
-    assert until(lambda: "sleep" in Path(f"/proc/{runner.child}/cmdline").read_text())
+    runner = start("open", "sh", "-c", "echo ready; exec sleep 30")
+    assert runner.line() == "ready"
     runner.process.kill()
     runner.process.wait(timeout=WAIT_S)
     time.sleep(0.1)

@@ -137,7 +137,7 @@ class Launch:
             self.bound = (self._runner(), self._child())
             answer = self.tracker.confirm(claim.id, ttl_ms=self.asked.ttl_ms, holders=self.bound)
             self._say(live(answer), portion, self.confinement)
-            self.child.open_gate(environment(portion))
+            self.child.open_gate(environment(portion), groups=self.confinement.groups)
         return self.child.wait()
 
     def finish(self, claim: Claim, ended: Ended) -> None:

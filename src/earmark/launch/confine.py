@@ -81,6 +81,11 @@ class Confinement:
         groups = self._groups()
         return str(groups[0]) if groups else None
 
+    @property
+    def groups(self) -> tuple[str, ...]:
+        """The folders of all groups that were made for the claim."""
+        return tuple(str(group) for group in self._groups())
+
     # --- obtaining ------------------------------------------------------------------------------------------------------------------
 
     def obtain(self, root: Path) -> None:
