@@ -279,6 +279,24 @@ def test_cpu_zeros_core_is_handed_out_last_and_cpu_zero_at_the_very_end() -> Non
     assert sorted(got) == list(range(8))
 
 
+def test_partly_taken_cores_are_used_up_before_whole_ones_are_broken() -> None:
+    """Of cores with four threads, three free here and one free there, each wish takes the core that fits it best."""
+    world = World(machine(cores=4, threads=4), BARE).with_grant(units([4, 8, 9, 10]))
+    own = Request(vcpus=1, cpu_policy="dedicated")
+    assert granted(world, own)[1].cpus == (11,)
+    assert granted(world, replace(own, vcpus=2))[1].cpus == (5, 6)
+    assert granted(world, replace(own, vcpus=3))[1].cpus == (5, 6, 7)
+    assert granted(world, replace(own, vcpus=5))[1].cpus == (11, 12, 13, 14, 15)
+
+
+def test_a_cell_where_nothing_is_broken_comes_before_a_fuller_one() -> None:
+    """One CPU goes to the cell that has a half-taken core, although the other cell has less left; spread looks at what is left."""
+    world = World(machine(cells=3), BARE).with_grant(units([8, 16, 17, 18, 19]))
+    own = Request(vcpus=1, cpu_policy="dedicated")
+    assert granted(world, own)[1].cpus == (9,)
+    assert granted(world, replace(own, placement="spread"))[1].cells[0].host_cell == 0
+
+
 def test_vcpus_that_are_neighbours_are_siblings() -> None:
     """VCPU 0 and 1 lie on one core and 2 and 3 on the next, also where the kernel numbers siblings far apart."""
     cpus = tuple(Cpu(id=n, core=n % 4, cell=0) for n in range(8))

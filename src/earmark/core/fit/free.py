@@ -13,11 +13,13 @@ import immutables
 import msgspec
 
 from earmark.core.fit.layout import Layout
+from earmark.core.model.cpuset import CPU_MAX
 from earmark.core.model.grant import AmountRow, Grant, UnitRow
 from earmark.core.model.ids import ClaimId, PoolId, Slot, UnitId
 from earmark.errors import LedgerBroken
 
 CPU_PREFIX = "cpu:"
+CPU_DIGITS_MAX = len(str(CPU_MAX))
 
 
 class Free(msgspec.Struct, frozen=True, kw_only=True):
@@ -111,12 +113,20 @@ def overlaps(grants: Iterable[tuple[ClaimId, Grant]]) -> tuple[Overlap, ...]:
     return tuple(found)
 
 
+def cpu_of(unit: UnitId) -> int:
+    """Return the number in `cpu:N`; raises LedgerBroken where there is none, as in no grant that was ever judged."""
+    text = unit[4:]
+    if not (text.isascii() and text.isdigit() and len(text) <= CPU_DIGITS_MAX and int(text) <= CPU_MAX):
+        raise LedgerBroken(f"{unit!r} is not a CPU", unit=unit)
+    return int(text)
+
+
 def cpu_mask(rows: Iterable[UnitRow]) -> int:
     """Return the mask of the CPUs among some unit rows."""
     mask = 0
     for row in rows:
         if row.unit.startswith(CPU_PREFIX):
-            mask |= 1 << int(row.unit[4:])
+            mask |= 1 << cpu_of(row.unit)
     return mask
 
 
@@ -126,7 +136,7 @@ def _held(slots: immutables.Map[Slot, ClaimId], claim: ClaimId, rows: Iterable[U
     changed = slots.mutate()
     for row in rows:
         if row.unit.startswith(CPU_PREFIX):
-            mask |= 1 << int(row.unit[4:])
+            mask |= 1 << cpu_of(row.unit)
         for slot in row.occupied:
             holder = changed.get(slot)
             if holder is not None:
@@ -142,7 +152,7 @@ def _freed(slots: immutables.Map[Slot, ClaimId], claim: ClaimId, rows: Iterable[
     changed = slots.mutate()
     for row in rows:
         if row.unit.startswith(CPU_PREFIX):
-            mask |= 1 << int(row.unit[4:])
+            mask |= 1 << cpu_of(row.unit)
         for slot in row.occupied:
             holder = changed.pop(slot, None)
             if holder != claim:
