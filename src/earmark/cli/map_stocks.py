@@ -162,5 +162,11 @@ def device_block(easel: Easel) -> Iterator[Text]:
             line = Text(drawing.padded(f" {kind}" if number == 0 else "", LABEL - 1) + " ")
             drawing.tile(line, each.tile, easel.key, easel.glyphs)
             where = f"  cell {each.device.cell}" if each.device.cell is not None else ""
-            line.append(f"  {clean(each.device.unit, 48)}").append(where, DIM).append(f"  {clean(each.device.name or '', 60)}", DIM)
+            line.append(f"  {clean(each.device.unit, 48)}").append(where, DIM).append(f"  {described(each)}", DIM)
             yield line
+
+
+def described(each: DevicePicture) -> str:
+    """Return what a device is: its name, else vendor and product, and its parent's address."""
+    device = each.device
+    return clean(device.name or (f"{device.vendor_id}:{device.product_id}" if device.vendor_id else ""), 60)

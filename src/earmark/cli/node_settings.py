@@ -19,7 +19,7 @@ from earmark.core.model.node import NodePolicy, NodeSettings, ReservedPages
 from earmark.core.model.units import KIB, MIB, format_bytes, parse_bytes, parse_ratio
 from earmark.errors import InvalidRequest
 
-NUMBER = re.compile(r"\d{1,18}")
+NUMBER = re.compile(r"[0-9]{1,18}")
 KIND = re.compile(r"[a-z][a-z0-9_-]{0,31}")
 INVENTORY_WORDS = ("reserved", "ratio", "min_unit", "max_unit", "step_size")
 

@@ -26,7 +26,7 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 REQUEST_BYTES_MAX = 4 * 1024 * 1024
 COUNT_MAX = 1 << 20
-NUMBER = re.compile(r"\d{1,19}")
+NUMBER = re.compile(r"[0-9]{1,19}")
 KIND = re.compile(r"[a-z][a-z0-9_-]{0,31}")
 TRAIT = re.compile(r"[A-Z][A-Z0-9_]{0,254}")
 
@@ -114,7 +114,7 @@ def request_from(words: Mapping[str, Any], default_cpu_policy: CpuPolicy) -> Req
     if words["request"] is not None:
         mixed = [name for name in WISHES if words[name] not in (None, ())]
         if mixed:
-            options = ", ".join("--" + name for name in mixed)
+            options = ", ".join("--" + (words["placement"] if name == "placement" else name) for name in mixed)
             raise InvalidRequest(f"--request {words['request']} and {options} were both given: the file says all of it", found=mixed)
         return read_request(words["request"])
     vcpus, policy = parse_cpus(words["cpus"], default_cpu_policy)

@@ -11,10 +11,10 @@ from datetime import datetime, timedelta, timezone
 from earmark.core.model.units import format_duration, parse_duration_ms
 from earmark.errors import InvalidRequest
 
-EPOCH = re.compile(r"\d{9,14}(?:\.\d{1,3})?")
+EPOCH = re.compile(r"[0-9]{9,14}(?:\.[0-9]{1,3})?")
 SECONDS_BELOW = 100_000_000_000
 """A bare number below this is in seconds (until the year 5138), else in milliseconds."""
-CLOCK = re.compile(r"(?:(today|yesterday)\s*)?(?:(\d{1,2}):(\d{2})(?::(\d{2}))?)?")
+CLOCK = re.compile(r"(?:(today|yesterday)\s*)?(?:([0-9]{1,2}):([0-9]{2})(?::([0-9]{2}))?)?")
 AGO = re.compile(r"-\s*(\S+)|(\S+) ago")
 DAY_MS = 86_400_000
 MINUTE_MS = 60_000

@@ -8,7 +8,7 @@ from earmark.core.ledger.state import NodeState
 from earmark.core.model.ids import UnitId, cpu_unit
 from earmark.errors import InvalidRequest, UnknownUnit
 
-CPU = re.compile(r"(?:cpu[: ]?)?(\d{1,5})")
+CPU = re.compile(r"(?:cpu[: ]?)?([0-9]{1,5})")
 PCI = re.compile(r"(?:[0-9a-f]{4,8}:)?[0-9a-f]{2}:[0-9a-f]{2}\.[0-7]")
 
 

@@ -8,11 +8,16 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator
+from typing import Annotated
+
+from msgspec import Meta
 
 from earmark.errors import InvalidRequest
 
 CPU_MAX = 8191
-ITEM = re.compile(r"(\^?)\s*(\d{1,5})\s*(?:-\s*(\d{1,5})\s*)?")
+CpuNumber = Annotated[int, Meta(ge=0, le=CPU_MAX)]
+"""The number of a logical CPU: a mask has a bit for it."""
+ITEM = re.compile(r"(\^?)\s*([0-9]{1,5})\s*(?:-\s*([0-9]{1,5})\s*)?")
 
 
 def mask_of(cpus: Iterable[int]) -> int:

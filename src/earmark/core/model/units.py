@@ -19,9 +19,9 @@ THOUSAND = 1000
 BYTES_MAX = 1 << 60
 DURATION_MS_MAX = 10 * 366 * 24 * 3600 * 1000
 
-SIZE = re.compile(r"(\d{1,19}(?:\.\d{1,9})?)\s*([KMGTP]?)(?:i?B)?", re.IGNORECASE)
+SIZE = re.compile(r"([0-9]{1,19}(?:\.[0-9]{1,9})?)\s*([KMGTP]?)(?:i?B)?", re.IGNORECASE)
 SIZES = {"": 1, "K": KIB, "M": MIB, "G": GIB, "T": TIB, "P": 1024 * TIB}
-SPAN = re.compile(r"(\d{1,12}(?:\.\d{1,3})?)(ms|s|m|h|d|w)")
+SPAN = re.compile(r"([0-9]{1,12}(?:\.[0-9]{1,3})?)(ms|s|m|h|d|w)")
 SPANS_MS = {"ms": 1, "s": 1000, "m": 60_000, "h": 3_600_000, "d": 86_400_000, "w": 604_800_000}
 
 
@@ -76,7 +76,7 @@ def format_duration(ms: int) -> str:
 
 def parse_ratio(text: str, *, what: str = "ratio") -> int:
     """Return an allocation ratio such as "1.5" in thousandths (1500); raises InvalidRequest below 0.001 or above 1000."""
-    if not re.fullmatch(r"\d{1,4}(\.\d{1,3})?", text.strip()):
+    if not re.fullmatch(r"[0-9]{1,4}(\.[0-9]{1,3})?", text.strip()):
         raise InvalidRequest(f"{what} {text!r} is not a ratio with at most three decimals", what=what, found=text)
     thousandths = int(Fraction(text.strip()) * THOUSAND)
     if not 0 < thousandths <= THOUSAND * THOUSAND:
