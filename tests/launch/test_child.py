@@ -15,6 +15,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -40,20 +41,19 @@ WAIT_S = 10.0
 class Runner:
     """A runner program: its process, the child's and the keeper's numbers."""
 
-    def __init__(self, mode: str, *command: str, **options: object) -> None:
+    def __init__(self, mode: str, *command: str, **options: Any) -> None:
         source = str(Path(__file__).resolve().parents[2] / "src")
         self.process = subprocess.Popen(
             [sys.executable, "-c", RUNNER, mode, *command], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-            text=True, env={**os.environ, "PYTHONPATH": source}, **options,  # type: ignore[call-overload]
+            text=True, env={**os.environ, "PYTHONPATH": source}, **options,
         )  # fmt: skip
         words = self.line().split()
         self.child, self.keeper = int(words[0]), int(words[1])
 
     def line(self) -> str:
         """Return the next line of the output."""
-        found = self.process.stdout.readline()
-        assert isinstance(found, str)
-        return found.rstrip("\n")
+        assert self.process.stdout is not None
+        return str(self.process.stdout.readline()).rstrip("\n")
 
     def ended(self) -> tuple[int, str]:
         """Return the exit status and the last line."""
@@ -101,7 +101,7 @@ def start() -> Iterator[Callable[..., Runner]]:
     """Return a starter of runners, all of which are ended after the test."""
     started: list[Runner] = []
 
-    def begin(mode: str, *command: str, **options: object) -> Runner:
+    def begin(mode: str, *command: str, **options: Any) -> Runner:
         started.append(Runner(mode, *command, **options))
         return started[-1]
 
@@ -151,7 +151,9 @@ def test_a_runner_killed_before_the_gate_starts_nothing(start: Start, tmp_path: 
 
 def test_environment_is_added_exactly(start: Start) -> None:
     """Variables reach the command with quotes, dollars and newlines as they are, beside the runner's own."""
-    runner = start("open", sys.executable, "-S", "-c", "import os; print(repr(os.environ['ODD']), os.environ['EARMARK_CLAIM'], 'PATH' in os.environ)")
+    runner = start(
+        "open", sys.executable, "-S", "-c", "import os; print(repr(os.environ['ODD']), os.environ['EARMARK_CLAIM'], 'PATH' in os.environ)"
+    )
     assert runner.line() == repr("a 'b'\n$c") + " c-7f3a True"
 
 

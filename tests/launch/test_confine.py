@@ -131,7 +131,9 @@ def v1_host(root: Path) -> tuple[Path, Path]:
     return own
 
 
-def obtained(root: Path, kernel: Kernel, *, cpus: tuple[int, ...] = tuple(MINE[:1]), cells: tuple[int, ...] = (), limit: int | None = GIB) -> Confinement:
+def obtained(
+    root: Path, kernel: Kernel, *, cpus: tuple[int, ...] = tuple(MINE[:1]), cells: tuple[int, ...] = (), limit: int | None = GIB
+) -> Confinement:
     """Confine a claim on a made-up host."""
     return confine("c-1a2b", cpus, memory_cells=cells, memory_limit_bytes=limit, root=root, kernel=kernel)
 
@@ -308,6 +310,14 @@ def test_places_follow_mounts_with_a_root_of_their_own(tmp_path: Path) -> None:
         ("/docker/abc", "/sys/fs/cgroup/cpuset", "cgroup", ",cpuset"), ("/docker/abc", "/sys/fs/cgroup/a\\040b", "cgroup2", ""),
     ])  # fmt: skip
     assert places(Kernel(), tmp_path) == Places(cpuset=tmp_path / "sys/fs/cgroup/cpuset/x")
+
+
+def test_a_run_inside_a_run_stands_beside_it(tmp_path: Path) -> None:
+    """The group of a claim that is taken inside another claim's group is made beside that, whose CPUs it does not have."""
+    cpuset, _ = v1_host(tmp_path)
+    (tmp_path / "proc/self/cgroup").write_text("4:memory:/batch\n3:cpuset:/batch/earmark-c-outer\n")
+    found = obtained(tmp_path, FakeKernel(tmp_path))
+    assert found.cgroup == str(cpuset / "earmark-c-1a2b")
 
 
 @pytest.mark.parametrize("text", ["", "garbage\n", "x:y:z\n", "3:cpuset:relative\n", ":::\n"])

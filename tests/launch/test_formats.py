@@ -27,7 +27,23 @@ GIB = 1 << 30
 MIB = 1 << 20
 UUID_A = "GPU-8e94a1c2-0001-4000-8000-00000000000a"
 UUID_B = "GPU-8e94a1c2-0001-4000-8000-00000000000b"
-HOSTILE = ["'; touch pwned; '", "$(touch pwned)", "`touch pwned`", "a b", 'say "hi"', "%h %% %n", "$HOME ${HOME}", "\x1b[31mred", "a\nb\n", "-rf", "*", "~", "\\", "éü東", "=;&|<>#!"]
+HOSTILE = [
+    "'; touch pwned; '",
+    "$(touch pwned)",
+    "`touch pwned`",
+    "a b",
+    'say "hi"',
+    "%h %% %n",
+    "$HOME ${HOME}",
+    "\x1b[31mred",
+    "a\nb\n",
+    "-rf",
+    "*",
+    "~",
+    "\\",
+    "éü東",
+    "=;&|<>#!",
+]
 
 
 def machine(devices: tuple[Device, ...] = ()) -> Machine:
@@ -227,7 +243,11 @@ def stub(folder: Path, name: str) -> None:
 def run_line(folder: Path, line: str, **environment: str) -> list[str]:
     """Return the words that a program got when a shell ran `eval` on a line, as a person would."""
     done = subprocess.run(
-        ["/bin/sh", "-c", 'eval "$LINE"'], env={"PATH": str(folder), "LINE": line, **environment}, cwd=folder, capture_output=True, check=True
+        ["/bin/sh", "-c", 'eval "$LINE"'],
+        env={"PATH": str(folder), "LINE": line, **environment},
+        cwd=folder,
+        capture_output=True,
+        check=True,
     )
     return done.stdout.decode().split("\0")[:-1]
 

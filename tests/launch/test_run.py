@@ -13,6 +13,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -206,7 +207,9 @@ def test_a_command_that_cannot_start_gives_everything_back(house: House, command
     assert house.phases() == []
 
 
-@pytest.mark.parametrize("words", [("--cpus", "1"), ("--", "true"), ("--cpus", "x", "--", "true"), ("--cpus", "1", "--skip-ahead", "--", "true")])
+@pytest.mark.parametrize(
+    "words", [("--cpus", "1"), ("--", "true"), ("--cpus", "x", "--", "true"), ("--cpus", "1", "--skip-ahead", "--", "true")]
+)
 def test_what_cannot_be_understood_ends_with_2(house: House, words: tuple[str, ...]) -> None:
     """No command, no request, a broken one, or --skip-ahead without --wait: exit status 2."""
     assert house.run(*words)[0] == 2
@@ -314,7 +317,9 @@ def without_cgroups() -> tuple[str, ...]:
 def test_without_cgroups_affinity_is_used_and_nothing_is_freed_early(house: House) -> None:
     """Where no cgroup can be written the CPU is bound by affinity and it is said; a daemon in a session of its own keeps the claim."""
     house.prefix = without_cgroups()
-    code, out, err = house.run("--json", "--cpus", "1", "--mem", "16MiB", "--", *python("import os; print(sorted(os.sched_getaffinity(0)))"))
+    code, out, err = house.run(
+        "--json", "--cpus", "1", "--mem", "16MiB", "--", *python("import os; print(sorted(os.sched_getaffinity(0)))")
+    )
     said = json.loads(err)
     assert (code, said["confined"], said["cgroup"], said["memory_limit_bytes"]) == (0, "affinity", None, None)
     assert json.loads(out) == said["cpus"]
@@ -370,6 +375,11 @@ def tickets(house: House) -> int:
         return len(tracker.tickets())
 
 
+def in_line(house: House, number: int) -> bool:
+    """Say whether so many wait."""
+    return tickets(house) == number
+
+
 @pytest.mark.long
 def test_the_line_is_in_order_of_arrival_and_the_dead_give_way(house: House) -> None:
     """Three wait; the first is killed with -9 and loses its place by proof, the others start in the order in which they came."""
@@ -380,7 +390,7 @@ def test_the_line_is_in_order_of_arrival_and_the_dead_give_way(house: House) -> 
     for index in range(3):
         command = ["sh", "-c", f"echo {index} >> {order}"]
         waiting.append(house.start("run", "--wait", "--cpus", str(len(MINE)), "--", *command))
-        assert until(lambda index=index: tickets(house) == index + 1)  # type: ignore[misc]
+        assert until(partial(in_line, house, index + 1))
     waiting[0].kill()
     os.kill(child, signal.SIGTERM)
     for process in waiting:

@@ -77,7 +77,11 @@ class Places(NamedTuple):
 
 
 def places(kernel: Kernel, root: Path) -> Places:
-    """Return where this process stands; raises NotObtained if /proc cannot be read."""
+    """Return where this process stands; raises NotObtained if /proc cannot be read.
+
+    A process that itself stands in a claim's group counts as standing above it: the groups of two claims are beside each other, since
+    neither has the other's CPUs.
+    """
     own = own_groups(kernel.read(root / "proc/self/cgroup"))
     found: dict[str, Path] = {}
     for mount_root, point, kind, options in cgroup_mounts(kernel.read(root / "proc/self/mountinfo")):
@@ -138,9 +142,12 @@ def folder_of(root: Path, mount_root: str, point: str, own: str) -> Path | None:
         rest = own[len(mount_root) :]
     else:
         return None
-    if ".." in rest.split("/"):
+    parts = rest.strip("/").split("/")
+    if ".." in parts:
         return None
-    return root / point.lstrip("/") / rest.lstrip("/")
+    while parts and parts[-1].startswith(GROUP_PREFIX):
+        parts.pop()
+    return root.joinpath(point.lstrip("/"), *parts)
 
 
 def remove_leftovers(kernel: Kernel, folder: Path) -> None:

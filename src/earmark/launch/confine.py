@@ -175,7 +175,9 @@ class Confinement:
         """Believe what the kernel says is in force: it must be CPUs, and none but the claim's."""
         found = self._read_list(file)
         if not found or not set(found) <= set(self.wanted_cpus):
-            raise NotObtained(f"{file.parent} was to have CPUs {format_cpu_list(self.wanted_cpus)} and has {format_cpu_list(found) or 'none'}")
+            raise NotObtained(
+                f"{file.parent} was to have CPUs {format_cpu_list(self.wanted_cpus)} and has {format_cpu_list(found) or 'none'}"
+            )
         self.way, self.cpus = way, found
 
     def _read_list(self, file: Path) -> tuple[int, ...]:

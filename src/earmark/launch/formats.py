@@ -98,7 +98,12 @@ def systemd(portion: Portion) -> Rendering:
     travel over D-Bus as they are, and the service manager escapes specifiers itself when it writes the transient unit
     (systemd 252, src/core/dbus-unit.c, UNIT_ESCAPE_SPECIFIERS); a scope's command and --setenv are used by systemd-run as they are.
     """
-    words = ["systemd-run", "--scope", f"--unit=earmark-{portion.claim}", f"--description=earmark claim {portion.claim} of {portion.consumer}"]
+    words = [
+        "systemd-run",
+        "--scope",
+        f"--unit=earmark-{portion.claim}",
+        f"--description=earmark claim {portion.claim} of {portion.consumer}",
+    ]
     if portion.cpus:
         words += ["-p", f"AllowedCPUs={format_cpu_list(portion.cpus)}"]
     if portion.memory_cells:
@@ -223,7 +228,9 @@ def json(portion: Portion) -> Rendering:
         "memory_bytes": portion.memory_bytes,
         "memory_cells": list(portion.memory_cells),
         "pages": [row._asdict() for row in portion.pages],
-        "devices": [{"unit": each.unit, "uuid": each.uuid, "address": each.address, "present": each.device is not None} for each in portion.devices],
+        "devices": [
+            {"unit": each.unit, "uuid": each.uuid, "address": each.address, "present": each.device is not None} for each in portion.devices
+        ],
         "guest_cells": list(portion.cells),
         "environment": environment(portion),
         "notes": list(notes_on(portion)),

@@ -66,7 +66,9 @@ def may_skip(head: Request, mine: Request, state: NodeState, *, now_ms: int, end
     grant = fit(mine, supply)
     if isinstance(grant, Refusal) or fits(head, supply, state.free):
         return False
-    known = sorted((claim for claim in state.live() if ends_at(claim, now_ms) is not None), key=lambda claim: (claim.deadline_ms or 0, claim.id))
+    known = sorted(
+        (claim for claim in state.live() if ends_at(claim, now_ms) is not None), key=lambda claim: (claim.deadline_ms or 0, claim.id)
+    )
     open_ended = [claim for claim in state.live() if ends_at(claim, now_ms) is None]
     if (len(known) + 1) << len(open_ended) > SKIP_CASES_MAX:
         return False
