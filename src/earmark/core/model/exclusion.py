@@ -2,21 +2,20 @@
 
 Rules of this file: two units that exclude each other share an exclusion slot. A unit without children occupies its own name; a
 parent (a PF with VFs, a GPU with slices) occupies its own name and every slot of its children, so parent and child collide while
-two children do not. An SR-IOV parent occupies the numbered slots of all VFs that it could ever have, so a VF that appears later
-collides too.
+two children do not. An SR-IOV parent also occupies the names of all VFs that it could ever have (their addresses follow from its own),
+so a VF that appears while its parent is held collides too.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
 
 from earmark.core.model.ids import Slot, UnitId
 from earmark.core.model.topology import Device
 
-
-def own_slots(unit: UnitId) -> tuple[Slot, ...]:
-    """Return the slots of a unit that has neither parent nor children (a CPU, a named unit, a plain device)."""
-    return (Slot(unit),)
+PCI_ADDRESS = re.compile(r"([0-9a-f]{4,8}):([0-9a-f]{2}):([0-9a-f]{2})\.([0-7])")
+ROUTING_IDS = 0x10000
 
 
 def slot_table(devices: Iterable[Device]) -> Mapping[UnitId, tuple[Slot, ...]]:
@@ -31,12 +30,31 @@ def slot_table(devices: Iterable[Device]) -> Mapping[UnitId, tuple[Slot, ...]]:
             children.setdefault(device.parent, []).append(device.unit)
     table: dict[UnitId, tuple[Slot, ...]] = {}
     for device in listed:
-        slots = {Slot(device.unit)}
+        slots = {Slot(device.unit), *future_functions(device)}
+        seen: set[UnitId] = set()
         below = list(children.get(device.unit, ()))
         while below:
             child = below.pop()
-            if child != device.unit and Slot(child) not in slots:
+            if child != device.unit and child not in seen:
+                seen.add(child)
                 slots.add(Slot(child))
                 below.extend(children.get(child, ()))
         table[device.unit] = tuple(sorted(slots))
     return table
+
+
+def future_functions(device: Device) -> tuple[Slot, ...]:
+    """Return the names of all virtual functions that a physical one can have, () where offset or stride are not known.
+
+    Source: PCI Express SR-IOV, "First VF Offset" and "VF Stride": the routing id of VF n is that of the PF + offset + n x stride.
+    """
+    match = PCI_ADDRESS.fullmatch(device.address or "")
+    if not match or not device.sriov_total or not device.sriov_offset:
+        return ()
+    own = int(match[2], 16) << 8 | int(match[3], 16) << 3 | int(match[4], 16)
+    found = []
+    for number in range(device.sriov_total):
+        routing = own + device.sriov_offset + number * device.sriov_stride
+        if routing < ROUTING_IDS:
+            found.append(Slot(f"pci:{match[1]}:{routing >> 8:02x}:{routing >> 3 & 0x1F:02x}.{routing & 7:x}"))
+    return tuple(found)

@@ -11,6 +11,7 @@ from typing import Annotated, Literal
 
 from msgspec import Meta
 
+from earmark.core.model.cpuset import CpuNumber
 from earmark.core.model.ids import UnitId
 from earmark.core.model.inventory import Inventory
 from earmark.core.model.units import GIB, MIB
@@ -40,8 +41,8 @@ class NodeSettings(Value, frozen=True):
     """
 
     cpu_policy: NodePolicy = "pool"
-    cpu_shared_set: tuple[int, ...] | None = None
-    cpu_dedicated_set: tuple[int, ...] | None = None
+    cpu_shared_set: tuple[CpuNumber, ...] | None = None
+    cpu_dedicated_set: tuple[CpuNumber, ...] | None = None
     reserved_host_cpus: Annotated[int, Meta(ge=0)] = 0
     reserved_host_memory_bytes: Annotated[int, Meta(ge=0)] | None = None
     reserved_host_disk_bytes: Annotated[int, Meta(ge=0)] = GIB

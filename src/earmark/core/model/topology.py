@@ -5,6 +5,11 @@ Rules of this file: facts only, no policy; integers in base units; every tuple i
 
 from __future__ import annotations
 
+from typing import Annotated
+
+from msgspec import Meta
+
+from earmark.core.model.cpuset import CpuNumber
 from earmark.core.model.ids import UnitId
 from earmark.core.model.value import Value
 
@@ -13,6 +18,8 @@ LOCAL_DISTANCE = 10
 NO_CELL = -1
 """The cell of a CPU that the kernel puts in no online NUMA node (its own node is offline), as the kernel's NUMA_NO_NODE."""
 CELLS_MAX = 1024
+Quantity = Annotated[int, Meta(ge=0, le=1 << 62)]
+PageKib = Annotated[int, Meta(ge=1, le=1 << 40)]
 CPUS_MAX = 8192
 DEVICES_MAX = 16384
 
@@ -23,7 +30,7 @@ class Cpu(Value, frozen=True):
     `cell` is NO_CELL where the CPU is in none of the machine's cells.
     """
 
-    id: int
+    id: CpuNumber
     core: int
     cell: int
     package: int | None = None
@@ -38,8 +45,8 @@ class Cpu(Value, frozen=True):
 class PagePool(Value, frozen=True):
     """The pages of one size on one cell. `size_kib` is the page size in KiB, `total` a number of pages."""
 
-    size_kib: int
-    total: int
+    size_kib: PageKib
+    total: Quantity
 
 
 class Cell(Value, frozen=True):
@@ -51,8 +58,8 @@ class Cell(Value, frozen=True):
     """
 
     id: int
-    cpus: tuple[int, ...] = ()
-    memory_bytes: int = 0
+    cpus: tuple[CpuNumber, ...] = ()
+    memory_bytes: Quantity = 0
     pages: tuple[PagePool, ...] = ()
     distances: tuple[int, ...] = ()
     initiators: tuple[int, ...] = ()
@@ -86,6 +93,8 @@ class Device(Value, frozen=True):
     iommu_group: int | None = None
     parent: UnitId | None = None
     sriov_total: int = 0
+    sriov_offset: int = 0
+    sriov_stride: int = 0
     resettable: bool | None = None
     identity: str | None = None
     """What must stay equal for the device to be the same one (vendor:product:subsystem:serial as far as known)."""
@@ -96,7 +105,7 @@ class Disk(Value, frozen=True):
     """One configured path whose file system is handed out: `total_bytes` of it, `free_bytes` when it was looked at."""
 
     name: str
-    total_bytes: int
+    total_bytes: Quantity
     free_bytes: int | None = None
 
 
@@ -112,10 +121,10 @@ class Machine(Value, frozen=True):
     cells: tuple[Cell, ...] = ()
     devices: tuple[Device, ...] = ()
     disks: tuple[Disk, ...] = ()
-    offline_cpus: tuple[int, ...] = ()
-    usable_cpus: tuple[int, ...] | None = None
-    memory_limit_bytes: int | None = None
-    base_page_kib: int = BASE_PAGE_KIB
+    offline_cpus: tuple[CpuNumber, ...] = ()
+    usable_cpus: tuple[CpuNumber, ...] | None = None
+    memory_limit_bytes: Quantity | None = None
+    base_page_kib: PageKib = BASE_PAGE_KIB
     cores_named: bool = True
     traits: tuple[str, ...] = ()
     model: str | None = None
