@@ -24,7 +24,7 @@ PROCS, THREADS, EVENTS = "cgroup.procs", "cgroup.threads", "cgroup.events"
 def cgroup_life(path: str) -> Liveness:
     """Say whether any process is in a cgroup (absolute path of its folder) or in the groups below it."""
     folder = Path(path)
-    if not folder.is_absolute() or ".." in folder.parts:
+    if not folder.is_absolute() or ".." in folder.parts or "\0" in path:
         return "unknown"
     try:
         populated = _events(folder)

@@ -106,16 +106,18 @@ class Tree:
 
     def _read(self, path: str) -> bytes | None:
         descriptor = os.open(self._place(path), os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-        with os.fdopen(descriptor, "rb", buffering=0) as file:
+        try:
             if not stat.S_ISREG(os.fstat(descriptor).st_mode):
                 self.note(f"{path}: is not a regular file")
                 return None
             parts = bytearray()
             while len(parts) <= FILE_BYTES_MAX:
-                part = file.read(READ_BYTES)
+                part = os.read(descriptor, READ_BYTES)
                 if not part:
                     return bytes(parts)
                 parts += part
+        finally:
+            os.close(descriptor)
         self.note(f"{path}: is larger than {FILE_BYTES_MAX} bytes")
         return None
 
