@@ -264,13 +264,17 @@ class SqliteStore(Delegating):
             return
         with self._threads.hold("close"):
             self._closed = True
-            self._close_idle()
-            if self._opened.write is not None:
-                self._connections.discard(self._opened.write)
-                self._opened.write.close()
-            if self._opened.lock is not None:
-                self._opened.lock.close()
             _stores.discard(self)
+            try:
+                self._close_idle()
+                if self._opened.write is not None:
+                    self._connections.discard(self._opened.write)
+                    self._opened.write.close()
+            except apsw.Error as error:
+                raise translated(error, "close", self.name) from error
+            finally:
+                if self._opened.lock is not None:
+                    self._opened.lock.close()
 
     def _close_idle(self) -> None:
         while self._idle:
