@@ -235,7 +235,6 @@ def test_a_signal_ends_the_command_and_the_claim(house: House, number: signal.Si
     assert house.phases() == []
 
 
-@pytest.mark.rule("S27")
 def test_killing_the_runner_does_not_free_the_cpus(house: House) -> None:
     """Kill -9 of the runner: the command lives, its claim drains and keeps its CPUs; when it dies the next opening frees them."""
     runner = house.start("run", "--cpus", str(len(MINE)), "--", *sleeper(house.folder / "pid"))

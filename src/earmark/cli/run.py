@@ -192,8 +192,9 @@ class Launch:
         if self.session.json:
             click.echo(encode(run_out(claim, portion, made, self.child.pid)), err=True)
             return
-        place = phrases.where(claim.grant)
-        parts = [phrases.what_is_held(claim.grant) + (f" ({place})" if place else ""), made.summary(), f"pid {self.child.pid}"]
+        held, place = phrases.what_is_held(claim.grant), phrases.where(claim.grant)
+        held += f" ({place})" if place and " on cell " not in held else ""
+        parts = [held, made.summary(), f"pid {self.child.pid}"]
         if not portion.exclusive and portion.cpus:
             parts.insert(1, f"on shared CPUs {format_cpu_list(portion.cpus)}")
         if claim.deadline_ms is not None:

@@ -23,9 +23,9 @@ if TYPE_CHECKING:
     from earmark.stores.contract import Ticket
     from earmark.tracker.tracker import Tracker
 
-STEP_S = 0.2
-STEP_MAX_S = 1.0
-STEP_GROWTH = 1.3
+HEAD_STEP_S = 0.1
+LINE_STEP_S = 0.4
+"""How often the head of the line asks the ledger again, and how often those behind it do."""
 
 
 class Patience(NamedTuple):
@@ -50,7 +50,6 @@ def hold_in_turn(
     until = None if patience.timeout_s is None else tracker.clock.monotonic_s() + patience.timeout_s
     ticket = tracker.take_ticket(request, tracker.holder(os.getpid()), owner=owner)
     told: int | None = None
-    step_s = STEP_S
     try:
         while True:
             mine = turn(
@@ -66,8 +65,8 @@ def hold_in_turn(
             if mine.ahead != told:
                 told = mine.ahead
                 tell(mine.ahead)
+            step_s = LINE_STEP_S if mine.ahead else HEAD_STEP_S
             time.sleep(step_s if until is None else max(0.0, min(step_s, until - tracker.clock.monotonic_s())))
-            step_s = min(STEP_MAX_S, step_s * STEP_GROWTH)
             tracker.sweep()
     finally:
         tracker.drop_ticket(ticket)
