@@ -30,15 +30,19 @@ class NamedLock:
         holder = self._holder
         if holder is not None and holder[0] == me:
             raise WrongUse(f"lock {self.name}: this thread holds it already, for {holder[2]}", lock=self.name)
-        if not self._lock.acquire(timeout=timeout_s):
-            holder = self._holder
-            who = f"thread {holder[1]} for {holder[2]}" if holder else "a thread that is just leaving"
-            raise LockTimeout(
-                f"lock {self.name} was wanted for {purpose} and not free within {timeout_s} s: {who} holds it", lock=self.name
-            )
+        taken = False
         try:
+            taken = self._lock.acquire(timeout=timeout_s)
+            if not taken:
+                raise self._timed_out(purpose, timeout_s)
             self._holder = (me, threading.current_thread().name, purpose)
             yield
         finally:
-            self._holder = None
-            self._lock.release()
+            if taken:
+                self._holder = None
+                self._lock.release()
+
+    def _timed_out(self, purpose: str, timeout_s: float) -> LockTimeout:
+        holder = self._holder
+        who = f"thread {holder[1]} for {holder[2]}" if holder else "a thread that is just leaving"
+        return LockTimeout(f"lock {self.name} was wanted for {purpose} and not free within {timeout_s} s: {who} holds it", lock=self.name)

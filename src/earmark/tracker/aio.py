@@ -7,6 +7,7 @@ by a cancelled task, because it may have taken effect; the cancellation is raise
 from __future__ import annotations
 
 import asyncio
+import contextvars
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from functools import partial
@@ -35,8 +36,11 @@ async def aholding(tracker: Tracker, request: Request, *, keep: bool, ttl_ms: in
 
 
 async def _whole(step: Callable[[], T]) -> T:
-    """Run a step in a thread and wait for its end; a cancellation that comes meanwhile is raised afterwards."""
-    running = asyncio.ensure_future(asyncio.to_thread(step))
+    """Run a step in a thread and wait for its end; a cancellation that comes meanwhile is raised afterwards.
+
+    The step is no task: a loop that cancels all its tasks when it ends would otherwise take it for over while its thread still works.
+    """
+    running = asyncio.get_running_loop().run_in_executor(None, partial(contextvars.copy_context().run, step))
     cancelled: asyncio.CancelledError | None = None
     while not running.done():
         try:

@@ -19,7 +19,7 @@ from earmark.core.model.grant import Grant
 from earmark.core.model.ids import ClaimId
 from earmark.core.model.refusal import Refusal
 from earmark.core.model.request import Request
-from earmark.errors import Conflict, EarmarkError, LedgerBroken, Refused, UnknownClaim
+from earmark.errors import Conflict, EarmarkError, LedgerBroken, OutcomeUnknown, Refused, UnknownClaim
 
 if TYPE_CHECKING:
     from earmark.tracker.tracker import Tracker
@@ -128,7 +128,8 @@ def roll_back(tracker: Tracker, claim_id: ClaimId, first: BaseException) -> None
         try:
             tracker.abort(claim_id)
         except UnknownClaim:
-            return
+            if isinstance(first, OutcomeUnknown):
+                first.add_note(f"claim {claim_id} may still come to be; its lease will end it")
         except Conflict:  # confirmed already: a borrowed claim, or the interrupt came after the confirmation
             tracker.release(claim_id)
     except EarmarkError as second:

@@ -14,10 +14,11 @@ import msgspec
 from earmark.core.ledger.audit import Finding, audit_consumers, audit_node
 from earmark.core.ledger.codec import Head, Stored, check_link, open_envelope, open_event
 from earmark.core.ledger.fold import advance, fold
-from earmark.core.ledger.state import FOLD_VERSION, NodeState, decode_image, image_of
+from earmark.core.ledger.state import FOLD_VERSION, NodeState, image_of
 from earmark.core.model.ids import NodeId, StreamId, node_stream
 from earmark.errors import ChainBroken, InvalidRecord, LedgerBroken, UnknownNode
 from earmark.stores.contract import Reader, Store
+from earmark.tracker import snapshots
 
 NODE_PREFIX = "node:"
 
@@ -33,7 +34,7 @@ def state_at(store: Store, node: NodeId, time_ms: int) -> NodeState:
     """Return a node as it was at a time (milliseconds since the epoch), from the nearest snapshot before it; raises UnknownNode."""
     stream = node_stream(node)
     with store.reading() as reader:
-        state = _snapshot_before(reader, stream, time_ms)
+        state = snapshots.newest(reader, stream, at_most_ms=time_ms)
         while page := reader.read(stream, state.sequence if state is not None else 0):
             for stored in page:
                 envelope = open_envelope(stored.raw)
@@ -48,19 +49,6 @@ def _known(state: NodeState | None, node: NodeId, store: Store) -> NodeState:
     if state is None:
         raise UnknownNode(f"node {node} was not yet in {store.name} at that time (or its events of then are archived)", node=node)
     return state
-
-
-def _snapshot_before(reader: Reader, stream: StreamId, time_ms: int) -> NodeState | None:
-    at_most: int | None = None
-    while (snapshot := reader.snapshot(stream, at_most_sequence=at_most)) is not None:
-        if snapshot.fold_version == FOLD_VERSION:
-            state = decode_image(snapshot.image)
-            if state.at_ms <= time_ms:
-                return state
-        if snapshot.sequence == 0:
-            break
-        at_most = snapshot.sequence - 1
-    return None
 
 
 def audit(store: Store) -> tuple[Finding, ...]:
@@ -96,8 +84,7 @@ def _rows(reader: Reader, stream: StreamId, state: NodeState) -> list[Finding]:
 
 def replay(reader: Reader, stream: StreamId) -> NodeState | None:
     """Return a stream's state from the newest usable snapshot and the events after it."""
-    snapshot = reader.snapshot(stream)
-    state = decode_image(snapshot.image) if snapshot is not None and snapshot.fold_version == FOLD_VERSION else None
+    state = snapshots.newest(reader, stream)
     while page := reader.read(stream, state.sequence if state is not None else 0):
         state = fold(state, page)
     return state
@@ -131,7 +118,9 @@ def _verify_stream(store: Store, reader: Reader, stream: StreamId) -> tuple[int,
         snapshot = reader.snapshot(stream, at_most_sequence=base.sequence)
         if snapshot is None or snapshot.sequence != base.sequence or snapshot.hash != base.hash:
             raise ChainBroken(f"{stream} is sealed at {base.sequence} and has no snapshot there", stream=stream)
-        state = decode_image(snapshot.image)
+        state = snapshots.opened(snapshot)
+        if state is None:
+            raise ChainBroken(f"{stream} is sealed at {base.sequence} and its snapshot there cannot be read", stream=stream)
     count = 0
     while page := reader.read(stream, head.sequence):
         for stored in page:
@@ -151,8 +140,7 @@ def _snapshots(reader: Reader, stream: StreamId, final: NodeState, base: Head | 
     newest = reader.snapshot(stream)
     if newest is None or newest.fold_version != FOLD_VERSION or (base is not None and newest.sequence <= base.sequence):
         return []
-    earlier = reader.snapshot(stream, at_most_sequence=newest.sequence - 1)
-    state = decode_image(earlier.image) if earlier is not None and earlier.fold_version == FOLD_VERSION else None
+    state = snapshots.newest(reader, stream, at_most_sequence=newest.sequence - 1)
     for stored in _until(reader, stream, state.sequence if state is not None else 0, newest.sequence):
         state = fold(state, [stored])
     if state is None or msgspec.json.encode(image_of(state)) != newest.image:

@@ -32,7 +32,8 @@ from earmark.drivers.contract import HostDriver, Observation
 from earmark.errors import InvalidRequest, LedgerBroken, LedgerForeign, LedgerReadOnly, UnknownClaim, UnknownNode, WrongUse
 from earmark.stores.contract import ClaimRow, Store, Ticket
 from earmark.tracker.leases import Leases, is_due
-from earmark.tracker.writer import Key, Writer, snapshot_of
+from earmark.tracker.snapshots import snapshot_of
+from earmark.tracker.writer import Key, Writer, checked, encoded
 
 if TYPE_CHECKING:
     from contextlib import AbstractAsyncContextManager
@@ -113,7 +114,7 @@ class Tracker:
         if self.terms.rival is not None and wants_exclusive(request, grant):
             detail = f"{self.terms.rival} is this machine's ledger; its users would not see this grant"
             return Refusal(reasons=(Reason(code="other_ledger", resource="ledger", unit=self.terms.rival, detail=detail),), node=state.name)
-        new = claim_id or ClaimId("c-" + os.urandom(CLAIM_ID_BYTES).hex())
+        new = ids.claim_id(claim_id) if claim_id is not None else ClaimId("c-" + os.urandom(CLAIM_ID_BYTES).hex())
         if ttl_ms is not None and ttl_ms <= 0:
             raise InvalidRequest(f"a claim cannot live {ttl_ms} ms", ttl_ms=ttl_ms)
         life_ms = ttl_ms if ttl_ms is not None else (self.terms.default_ttl_ms if confirm else self.terms.hold_timeout_ms)
@@ -125,7 +126,7 @@ class Tracker:
         kept = None
         if key is not None:
             asked = Asked("hold", state.node, request, consumer, ttl_ms, purpose, grant, confirm)
-            kept = Key(by, ids.name(key, "key"), hashlib.sha256(msgspec.json.encode(asked)).hexdigest())
+            kept = Key(by, ids.name(key, "key"), hashlib.sha256(encoded(asked)).hexdigest())
         return self._writer.submit(command, key=kept)
 
     def confirm(self, claim: str, *, ttl_ms: int | None = None, holders: Sequence[Holder] = (), generation: int | None = None) -> c.Answer:
@@ -256,7 +257,7 @@ class Tracker:
             request=request,
             grant=grant,
         )
-        return placed(state, probe)
+        return placed(state, checked(probe))
 
     def nodes(self) -> tuple[NodeState, ...]:
         """Return the nodes of the ledger by name."""
@@ -279,6 +280,8 @@ class Tracker:
     def find(self, text: str) -> ClaimRow:
         """Return the row of a claim named by id, by the unique beginning of one, or by its consumer; raises UnknownClaim."""
         self._own()
+        if not text or not text.isprintable():
+            raise UnknownClaim(f"{text!r} is neither a claim nor a consumer", found=text)
         row = self.store.claim(ClaimId(text)) or self.store.main_claim(ConsumerId(text))
         if row is not None:
             return row
@@ -344,7 +347,11 @@ class Tracker:
         stream = ids.node_stream(self._writable(node).node)
         with self._writer.exclusive("take a ticket") as tx:
             return tx.take_ticket(
-                stream, owner or self.terms.actor, msgspec.json.encode(request), msgspec.json.encode(holder), self.clock.now_ms()
+                stream,
+                ids.name(owner, "owner") if owner is not None else self.terms.actor,
+                encoded(request),
+                encoded(holder),
+                self.clock.now_ms(),
             )
 
     def drop_ticket(self, ticket: Ticket) -> None:

@@ -11,6 +11,7 @@ import threading
 from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import TypeVar
 
 import msgspec
 
@@ -19,13 +20,14 @@ from earmark.core.ledger.codec import Batch, Head, Stamp
 from earmark.core.ledger.commands import Answer, Command, HoldClaim
 from earmark.core.ledger.decide import Decision, Facts, answer_of, decide
 from earmark.core.ledger.fold import advance, fold
-from earmark.core.ledger.state import FOLD_VERSION, NodeState, decode_image, encode_image
+from earmark.core.ledger.state import NodeState
 from earmark.core.model.ids import ClaimId, StreamId, node_stream
 from earmark.core.model.refusal import Refusal
-from earmark.errors import EarmarkError, KeyReused, LedgerUnavailable, LockTimeout, OutcomeUnknown
+from earmark.errors import EarmarkError, InvalidRequest, KeyReused, LedgerUnavailable, LockTimeout, OutcomeUnknown
 from earmark.locks import NamedLock
 from earmark.logs import log
-from earmark.stores.contract import ANSWERS_KEPT_MS, Reader, Remembered, Snapshot, Store, Transaction
+from earmark.stores.contract import ANSWERS_KEPT_MS, Reader, Remembered, Store, Transaction
+from earmark.tracker import snapshots
 
 GROUP_MAX = 256
 """Commands in one commit, at most."""
@@ -35,6 +37,7 @@ SNAPSHOT_PER_CLAIM = 2
 """And at least this many events for each live claim, so that the cost of an image stays a constant share."""
 
 Result = Answer | Refusal
+AnyCommand = TypeVar("AnyCommand", bound=Command)
 
 
 class Key(msgspec.Struct, frozen=True):
@@ -46,9 +49,12 @@ class Key(msgspec.Struct, frozen=True):
 
 
 class Work:
-    """One command on its way through the queue; `done` is set when it was answered or when its caller is to lead."""
+    """One command on its way through the queue; `done` is set when it was answered or when its caller is to lead.
 
-    __slots__ = ("command", "correlation", "done", "error", "key", "lead", "result", "taken")
+    `taken`: a leader has it; `decided`: its group goes to the commit; `handed_on`: its caller leads no more.
+    """
+
+    __slots__ = ("command", "correlation", "decided", "done", "error", "handed_on", "key", "lead", "result", "taken")
 
     def __init__(self, command: Command, key: Key | None, correlation: str) -> None:
         self.command = command
@@ -57,6 +63,8 @@ class Work:
         self.done = threading.Event()
         self.lead = False
         self.taken = False
+        self.decided = False
+        self.handed_on = False
         self.result: Result | None = None
         self.error: BaseException | None = None
 
@@ -86,19 +94,23 @@ class Writer:
     def submit(self, command: Command, *, key: Key | None = None, correlation: str = "") -> Result:
         """Carry out one command durably and return its answer or refusal.
 
-        Raises what deciding or the store raises; LockTimeout if its turn did not come in time (nothing happened), OutcomeUnknown if its
-        group did not end in time.
+        Raises what deciding or the store raises; InvalidRequest for a command that is none; LockTimeout if its turn did not come in time
+        (nothing happened), OutcomeUnknown if its group did not end in time. Who is interrupted leaves nothing in the queue.
         """
-        work = Work(command, key, correlation)
-        with self._guard.hold("enqueue"):
-            self._queue.append(work)
-            if self._leader is None:
-                self._leader = threading.current_thread().name
-                work.lead = True
-        if not work.lead and not work.done.wait(self._timeout_s):
-            self._give_up(work)
-        if work.lead and not work.answered:
-            self._lead()
+        work = Work(checked(command), key, correlation)
+        try:
+            with self._guard.hold("enqueue"):
+                self._queue.append(work)
+                if self._leader is None:
+                    work.lead = True
+                    self._leader = threading.current_thread().name
+            if not work.lead and not work.done.wait(self._timeout_s):
+                self._give_up(work)
+            if work.lead and not work.answered:
+                self._lead(work)
+        except BaseException:
+            self._leave(work)
+            raise
         if work.error is not None:
             raise work.error
         if work.result is None:
@@ -136,7 +148,17 @@ class Writer:
             raise LockTimeout(f"{name} waited {self._timeout_s} s for the writer, which thread {leader} leads; nothing has happened")
         raise OutcomeUnknown(f"{name} was taken by the writer (thread {leader}) and not answered within {self._timeout_s} s")
 
-    def _lead(self) -> None:
+    def _leave(self, work: Work) -> None:
+        """Withdraw interrupted work, or wait for the end of a group that has it; give a lead up that was not taken."""
+        with self._guard.hold("leave"):
+            if work in self._queue:
+                self._queue.remove(work)
+        if work.lead:
+            self._hand_on(work)
+        elif work.taken:
+            work.done.wait(self._timeout_s)
+
+    def _lead(self, own: Work) -> None:
         """Carry out what waits, then hand the lead on; whatever happens, everybody who was taken is answered."""
         group: list[Work] = []
         try:
@@ -149,14 +171,21 @@ class Writer:
         finally:
             for work in group:
                 if not work.answered:
-                    work.error = LedgerUnavailable("the writer was interrupted before the commit; nothing has happened")
+                    work.error = _interrupted(work)
                 work.done.set()
-            with self._guard.hold("hand the lead on"):
-                heir = self._queue[0] if self._queue else None
-                self._leader = "the next in line" if heir is not None else None
-                if heir is not None:
-                    heir.lead = True
-                    heir.done.set()
+            self._hand_on(own)
+
+    def _hand_on(self, own: Work) -> None:
+        """Let the next in line lead; once for each leader."""
+        with self._guard.hold("hand the lead on"):
+            if own.handed_on:
+                return
+            own.handed_on = True
+            heir = self._queue[0] if self._queue else None
+            self._leader = "the next in line" if heir is not None else None
+            if heir is not None:
+                heir.lead = True
+                heir.done.set()
 
     # --- one group ------------------------------------------------------------------------------------------------------------------
 
@@ -171,12 +200,15 @@ class Writer:
                         results.append((work, self._one(tx, states, work)))
                     except EarmarkError as error:
                         results.append((work, error))
-                self._keep(tx, states)
+                kept = self._keep(tx, states)
+                for work in group:
+                    work.decided = True
         except EarmarkError as error:
             for work in group:
                 work.error = error
             return
         self._publish(states)
+        self._snapshots.update(kept)
         for work, result in results:
             if isinstance(result, EarmarkError):
                 work.error = result
@@ -238,7 +270,8 @@ class Writer:
         if head.sequence == 0:
             return None
         if known is None:
-            known = self._from_snapshot(reader, stream)
+            known = snapshots.newest(reader, stream)
+            self._snapshots[stream] = known.sequence if known is not None else 0
         while known is None or known.head.sequence < head.sequence:
             page = reader.read(stream, known.head.sequence if known is not None else 0)
             if not page:
@@ -246,21 +279,16 @@ class Writer:
             known = fold(known, page)
         return known
 
-    def _from_snapshot(self, reader: Reader, stream: StreamId) -> NodeState | None:
-        snapshot = reader.snapshot(stream)
-        if snapshot is None or snapshot.fold_version != FOLD_VERSION:
-            return None
-        self._snapshots[stream] = snapshot.sequence
-        return decode_image(snapshot.image)
-
-    def _keep(self, tx: Transaction, states: dict[StreamId, NodeState]) -> None:
-        """Keep snapshots of streams that have grown enough since the last one."""
+    def _keep(self, tx: Transaction, states: dict[StreamId, NodeState]) -> dict[StreamId, int]:
+        """Keep snapshots of streams that have grown enough since the last one, and return where."""
+        kept = {}
         for stream, state in states.items():
             last = self._snapshots.get(stream, 0)
             if state.sequence - last >= max(SNAPSHOT_EVERY, SNAPSHOT_PER_CLAIM * len(state.claims)):
-                tx.put_snapshot(snapshot_of(stream, state, tx.last_position()))
+                tx.put_snapshot(snapshots.snapshot_of(stream, state, tx.last_position()))
                 tx.forget_answers(self._clock.now_ms() - ANSWERS_KEPT_MS)
-                self._snapshots[stream] = state.sequence
+                kept[stream] = state.sequence
+        return kept
 
     def _publish(self, states: dict[StreamId, NodeState]) -> None:
         """Let readers see states that are in the ledger; never an older one over a newer one."""
@@ -286,9 +314,27 @@ def _say(command: Command, result: Result) -> None:
         log(f"{noun}.{result.outcome}", node=result.node, claim=result.claim_id, cause=result.cause)
 
 
-def snapshot_of(stream: StreamId, state: NodeState, position: int) -> Snapshot:
-    """Return a snapshot of a state."""
-    return Snapshot(stream, state.sequence, FOLD_VERSION, state.head.hash, position, encode_image(state))
+def encoded(value: object) -> bytes:
+    """Return a value as JSON; raises InvalidRequest for what JSON cannot hold (numbers past 64 bits, lone surrogates, strange types)."""
+    try:
+        return msgspec.json.encode(value)
+    except (OverflowError, TypeError, ValueError, RecursionError) as error:
+        raise InvalidRequest(f"{type(value).__name__}: {error}") from error
+
+
+def checked(command: AnyCommand) -> AnyCommand:
+    """Return a command made of exactly what its types allow, as if it had come from outside; raises InvalidRequest."""
+    try:
+        return msgspec.json.decode(encoded(command), type=type(command))
+    except (msgspec.DecodeError, RecursionError) as error:
+        raise InvalidRequest(f"{type(command).__name__}: {error}", found=str(error)) from error
+
+
+def _interrupted(work: Work) -> EarmarkError:
+    name = type(work.command).__name__
+    if work.decided:
+        return OutcomeUnknown(f"{name}: the writer was interrupted at the commit; the ledger shows whether it has happened")
+    return LedgerUnavailable(f"{name}: the writer was interrupted before the commit; nothing has happened")
 
 
 def _after(state: NodeState | None, decided: Decision, stamp: Stamp) -> NodeState | None:

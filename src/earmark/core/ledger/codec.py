@@ -18,6 +18,8 @@ from earmark.errors import ChainBroken, InvalidRecord, SequenceConflict, StaleEp
 
 NO_HASH = ""
 EVENT_BYTES_MAX = 16 * 1024 * 1024
+NOT_JSON = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
+"""What msgspec raises for bytes that are no JSON of the type: also for text that is not UTF-8, and for nesting without end."""
 
 
 class Stamp(msgspec.Struct, frozen=True, kw_only=True):
@@ -98,6 +100,8 @@ def seal(batch: Batch, head: Head, stamp: Stamp) -> tuple[list[tuple[int, bytes,
             expected=stamp.epoch,
             found=head.epoch,
         )
+    if not batch.events:
+        return [], head
     at_ms = max(stamp.now_ms, head.at_ms)
     sequence, previous = head.sequence, head.hash
     sealed = []
@@ -119,7 +123,7 @@ def open_envelope(raw: bytes) -> Envelope:
     """Return the envelope of stored bytes; raises InvalidRecord."""
     try:
         return _envelopes.decode(raw)
-    except msgspec.DecodeError as error:
+    except NOT_JSON as error:
         raise InvalidRecord(f"an event's bytes are not an envelope: {error}", found=raw[:200].decode("utf-8", "replace")) from error
 
 
@@ -130,7 +134,7 @@ def open_event(envelope: Envelope) -> Event:
         return UnknownEvent(found_type=envelope.type, found_version=envelope.version)
     try:
         return decoder.decode(envelope.data)
-    except msgspec.DecodeError as error:
+    except NOT_JSON as error:
         raise InvalidRecord(
             f"event {envelope.sequence} of {envelope.stream} is not a {envelope.type} v{envelope.version}: {error}",
             stream=envelope.stream, sequence=envelope.sequence,

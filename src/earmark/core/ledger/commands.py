@@ -6,15 +6,19 @@ answer says what is true now and whether this command changed it.
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
-from earmark.core.model.claim import Cause, Claim, Holder, Leg, Purpose
+from msgspec import Meta
+
+from earmark.core.model.claim import HOLDERS_MAX, Cause, Claim, Holder, Leg, Purpose
 from earmark.core.model.grant import Grant
 from earmark.core.model.ids import ClaimId, ConsumerId, NodeId, Owner, UnitId
 from earmark.core.model.node import NodeSettings
 from earmark.core.model.request import Request
 from earmark.core.model.topology import Machine
 from earmark.core.model.value import Value
+
+Holders = Annotated[tuple[Holder, ...], Meta(max_length=HOLDERS_MAX)]
 
 
 class Command(Value, frozen=True):
@@ -79,7 +83,7 @@ class HoldClaim(Command, frozen=True):
     leg: Leg | None = None
     deadline_ms: int | None = None
     confirm: bool = False
-    holders: tuple[Holder, ...] = ()
+    holders: Holders = ()
 
 
 class ConfirmClaim(Command, frozen=True):
@@ -87,7 +91,7 @@ class ConfirmClaim(Command, frozen=True):
 
     claim: ClaimId
     deadline_ms: int | None = None
-    holders: tuple[Holder, ...] = ()
+    holders: Holders = ()
     generation: int | None = None
 
 
@@ -95,7 +99,7 @@ class BindClaim(Command, frozen=True):
     """Name the processes that keep a claim alive."""
 
     claim: ClaimId
-    holders: tuple[Holder, ...]
+    holders: Holders
     generation: int | None = None
 
 

@@ -21,7 +21,7 @@ from earmark.core.ledger.reasons import with_holders
 from earmark.core.ledger.state import NODE_CORDON, NodeState, present_units
 from earmark.core.model.claim import Cause, Claim, Cordon, Holder
 from earmark.core.model.grant import Grant
-from earmark.core.model.ids import ClaimId, UnitId
+from earmark.core.model.ids import ClaimId, UnitId, resource_class
 from earmark.core.model.refusal import Holding, Reason, Refusal
 from earmark.core.model.topology import Machine
 from earmark.errors import Conflict, GenerationConflict, InvalidRequest, LedgerNewer, UnknownClaim, UnknownNode, UnknownUnit
@@ -316,8 +316,9 @@ def steady(machine: Machine) -> Machine:
 def _configure(state: NodeState, command: c.ConfigureNode, _facts: Facts) -> Decision:
     if state.settings == command.settings:
         return Decision(outcome="configured", message="has these settings already")
-    if state.machine is not None:
-        build_layout(state.machine, command.settings)
+    for inventory in command.settings.inventories:
+        resource_class(inventory.resource_class)
+    build_layout(state.machine or Machine(), command.settings, strict=state.machine is not None)
     return Decision(events=(e.NodeConfigured(settings=command.settings),), outcome="configured")
 
 

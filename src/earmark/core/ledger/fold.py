@@ -12,14 +12,17 @@ from typing import Any
 import msgspec
 from msgspec.structs import replace
 
-from earmark.core.fit.layout import build_layout
+from earmark.core.fit.free import CPU_PREFIX, cpu_of
+from earmark.core.fit.layout import Layout, build_layout
 from earmark.core.ledger import events as e
 from earmark.core.ledger.codec import Head, Stored, open_envelope, open_event
 from earmark.core.ledger.state import NODE_CORDON, NodeState
 from earmark.core.model.claim import Claim, Quarantine
 from earmark.core.model.grant import Grant, UnitRow
 from earmark.core.model.ids import ClaimId, UnitId
-from earmark.errors import LedgerBroken
+from earmark.core.model.node import NodeSettings
+from earmark.core.model.topology import Machine
+from earmark.errors import InvalidRequest, LedgerBroken
 
 
 def fold(state: NodeState | None, stored: Iterable[Stored]) -> NodeState | None:
@@ -39,13 +42,24 @@ def advance(state: NodeState | None, event: e.Event, head: Head, boot_id: str | 
         if not isinstance(event, e.NodeRegistered):
             raise LedgerBroken(f"a node's stream begins with {event.type}, not with {e.NodeRegistered.type}", sequence=head.sequence)
         return NodeState(node=event.node, name=event.name, head=head, machine_ref=event.machine)
-    step = STEPS.get(type(event))
-    if step is None:
-        raise LedgerBroken(f"event {head.sequence} of node {state.name} is a second {event.type}", sequence=head.sequence)
-    changed: NodeState = step(state, event, head.at_ms)
+    changed = _carried_out(state, event, head)
     if isinstance(event, e.MachineObserved):
         return replace(changed, head=head, boot_id=boot_id)
     return replace(changed, head=head)
+
+
+def _carried_out(state: NodeState, event: e.Event, head: Head) -> NodeState:
+    """Return the state after an event's step. Behind an unknown event one that does not fit is passed over: the stream stays readable."""
+    try:
+        return STEPS[type(event)](state, event, head.at_ms)
+    except LedgerBroken:
+        if state.unknown is None:
+            raise
+        return state
+
+
+def _registered(state: NodeState, event: e.NodeRegistered, _at_ms: int) -> NodeState:
+    raise LedgerBroken(f"node {event.name} is entered in the stream of node {state.name}", node=state.node)
 
 
 def _rehomed(state: NodeState, event: e.NodeRehomed, _at_ms: int) -> NodeState:
@@ -53,21 +67,33 @@ def _rehomed(state: NodeState, event: e.NodeRehomed, _at_ms: int) -> NodeState:
 
 
 def _observed(state: NodeState, event: e.MachineObserved, _at_ms: int) -> NodeState:
-    layout = build_layout(event.machine, state.settings, strict=False)
+    layout = _layout(state, event.machine, state.settings)
     return replace(state, machine=event.machine, inventory_version=event.inventory_version, layout=layout)
 
 
 def _configured(state: NodeState, event: e.NodeConfigured, _at_ms: int) -> NodeState:
-    layout = build_layout(state.machine, event.settings, strict=False) if state.machine is not None else None
+    layout = _layout(state, state.machine, event.settings) if state.machine is not None else None
     return replace(state, settings=event.settings, layout=layout)
 
 
+def _layout(state: NodeState, machine: Machine, settings: NodeSettings) -> Layout:
+    try:
+        return build_layout(machine, settings, strict=False)
+    except InvalidRequest as error:
+        raise LedgerBroken(f"the settings of node {state.name} are impossible on any machine: {error}", node=state.node) from error
+
+
 def _cordoned(state: NodeState, event: e.Cordoned, _at_ms: int) -> NodeState:
+    if event.cordon.unit is not None and event.cordon.unit.startswith(CPU_PREFIX):
+        cpu_of(event.cordon.unit)
     return replace(state, cordons=state.cordons.set(event.cordon.unit or NODE_CORDON, event.cordon))
 
 
 def _uncordoned(state: NodeState, event: e.Uncordoned, _at_ms: int) -> NodeState:
-    return replace(state, cordons=state.cordons.delete(event.unit or NODE_CORDON))
+    key = event.unit or NODE_CORDON
+    if key not in state.cordons:
+        raise LedgerBroken(f"{event.unit or 'the node'} is opened on node {state.name}, where it is not cordoned", unit=event.unit)
+    return replace(state, cordons=state.cordons.delete(key))
 
 
 def _held(state: NodeState, event: e.ClaimHeld, at_ms: int) -> NodeState:
@@ -152,6 +178,7 @@ def _not_understood(state: NodeState, event: e.UnknownEvent, _at_ms: int) -> Nod
 
 
 STEPS: dict[type[e.Event], Callable[[NodeState, Any, int], NodeState]] = {
+    e.NodeRegistered: _registered,
     e.NodeRehomed: _rehomed,
     e.MachineObserved: _observed,
     e.NodeConfigured: _configured,

@@ -11,13 +11,14 @@ import msgspec
 
 from earmark.core.fit.free import EMPTY, Free, Supply
 from earmark.core.fit.layout import Layout, build_layout
-from earmark.core.ledger.codec import Head
+from earmark.core.ledger.codec import NOT_JSON, Head
 from earmark.core.model.claim import Claim, Cordon, Quarantine
 from earmark.core.model.grant import Grant
 from earmark.core.model.ids import ClaimId, NodeId, UnitId
 from earmark.core.model.node import NodeSettings
 from earmark.core.model.topology import Machine
 from earmark.core.model.value import Value
+from earmark.errors import InvalidRecord, InvalidRequest, LedgerBroken
 
 FOLD_VERSION = 1
 NODE_CORDON = ""
@@ -155,5 +156,8 @@ def encode_image(state: NodeState) -> bytes:
 
 
 def decode_image(raw: bytes) -> NodeState:
-    """Return the state of an encoded image; raises msgspec.DecodeError if it is none."""
-    return state_of(_images.decode(raw))
+    """Return the state of an encoded image; raises InvalidRecord if it is none, or of no possible node."""
+    try:
+        return state_of(_images.decode(raw))
+    except (*NOT_JSON, InvalidRequest, LedgerBroken) as error:
+        raise InvalidRecord(f"a snapshot of {len(raw)} bytes is not the image of a node: {error}") from error

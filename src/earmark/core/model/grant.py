@@ -35,7 +35,7 @@ class AmountRow(Value, frozen=True):
     """This claim's share of a pool, in the pool's unit (bytes, pages, vCPUs, thousandths)."""
 
     pool: PoolId
-    amount: Annotated[int, Meta(ge=1)]
+    amount: Annotated[int, Meta(ge=1, le=1 << 60)]
 
 
 class Pin(Value, frozen=True):

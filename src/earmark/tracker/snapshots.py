@@ -1,0 +1,40 @@
+"""Snapshots: states kept beside the events so that opening does not read them all.
+
+Rules of this file: a snapshot is a help and never the truth; one that cannot be used (another fold's, torn, of another event) is passed over for an
+older one, and what it spoiled is found by `verify`.
+"""
+
+from __future__ import annotations
+
+from earmark.core.ledger.state import FOLD_VERSION, NodeState, decode_image, encode_image
+from earmark.core.model.ids import StreamId
+from earmark.errors import InvalidRecord
+from earmark.stores.contract import Reader, Snapshot
+
+
+def snapshot_of(stream: StreamId, state: NodeState, position: int) -> Snapshot:
+    """Return a snapshot of a state."""
+    return Snapshot(stream, state.sequence, FOLD_VERSION, state.head.hash, position, encode_image(state))
+
+
+def opened(snapshot: Snapshot) -> NodeState | None:
+    """Return the state that a snapshot holds, None if it is no state of that event by this fold."""
+    if snapshot.fold_version != FOLD_VERSION:
+        return None
+    try:
+        state = decode_image(snapshot.image)
+    except InvalidRecord:
+        return None
+    return state if (state.sequence, state.head.hash) == (snapshot.sequence, snapshot.hash) else None
+
+
+def newest(reader: Reader, stream: StreamId, *, at_most_sequence: int | None = None, at_most_ms: int | None = None) -> NodeState | None:
+    """Return the newest kept state of a stream that can be used, not past a sequence or a time; None if there is none."""
+    while (snapshot := reader.snapshot(stream, at_most_sequence=at_most_sequence)) is not None:
+        state = opened(snapshot)
+        if state is not None and (at_most_ms is None or state.at_ms <= at_most_ms):
+            return state
+        if snapshot.sequence <= 1:
+            break
+        at_most_sequence = snapshot.sequence - 1
+    return None
