@@ -58,14 +58,23 @@ def test_amounts_are_read_in_their_unit(resource: str, number: int, text: str) -
 
 def test_a_request_is_said_in_words() -> None:
     """A request reads as what was asked for."""
-    request = Request(vcpus=4, cpu_policy="dedicated", memory_bytes=8 * GIB, page_kib=1 << 20, devices=(DeviceRequest(kind="gpu", count=2),))
+    request = Request(
+        vcpus=4, cpu_policy="dedicated", memory_bytes=8 * GIB, page_kib=1 << 20, devices=(DeviceRequest(kind="gpu", count=2),)
+    )
     assert request_words(request) == "4 dedicated CPUs, 8 GiB memory in 1GiB pages, 2 gpu"
     assert request_words(Request()) == "nothing"
 
 
 def holding(number: int, until_ms: int | None = None) -> Holding:
     """Return a claim that stands in the way."""
-    return Holding(claim=ClaimId(f"c-{number:04}"), consumer=ConsumerId(f"vm-{number}"), owner=Owner("bob"), amount=2, until_ms=until_ms, what="cpu 4-5")
+    return Holding(
+        claim=ClaimId(f"c-{number:04}"),
+        consumer=ConsumerId(f"vm-{number}"),
+        owner=Owner("bob"),
+        amount=2,
+        until_ms=until_ms,
+        what="cpu 4-5",
+    )
 
 
 def test_a_no_says_what_is_short_where_and_who_holds_it_until_when() -> None:
@@ -85,6 +94,9 @@ def test_a_no_says_what_is_short_where_and_who_holds_it_until_when() -> None:
 
 def test_a_reason_without_numbers_is_a_sentence() -> None:
     """A blocked unit, an unsupported wish and a reason without detail are still said."""
-    assert reason_line(Reason(code="unit_blocked", resource="cpu", unit="cpu:3", detail="cordoned: fan broken")) == "cpu:3: cordoned: fan broken"
+    assert (
+        reason_line(Reason(code="unit_blocked", resource="cpu", unit="cpu:3", detail="cordoned: fan broken"))
+        == "cpu:3: cordoned: fan broken"
+    )
     assert reason_line(Reason(code="not_supported", resource="cells")) == "cells: not supported"
     assert "\x1b" not in reason_line(Reason(code="trait", resource="\x1b[2J", detail="\x1b[2J"))

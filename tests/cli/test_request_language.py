@@ -99,7 +99,9 @@ def test_a_request_file_is_the_struct(tmp_path: Path) -> None:
     assert asked("--request", "-", stdin=text).request == request
 
 
-@pytest.mark.parametrize("text", ["", "[]", "{", '{"vcpu": 4}', '{"vcpus": "4"}', '{"vcpus": -1}', '{"vcpus": 1e99}', '{"cpu_policy": "x"}', "\xff"])
+@pytest.mark.parametrize(
+    "text", ["", "[]", "{", '{"vcpu": 4}', '{"vcpus": "4"}', '{"vcpus": -1}', '{"vcpus": 1e99}', '{"cpu_policy": "x"}', "\xff"]
+)
 def test_a_wrong_request_file_is_refused(tmp_path: Path, text: str) -> None:
     """A file is decoded strictly: an unknown key, a wrong type or a number out of bounds is an error that names the place."""
     file = tmp_path / "request.json"

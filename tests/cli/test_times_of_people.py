@@ -63,7 +63,9 @@ def test_a_time_is_understood(text: str, expected: int) -> None:
     assert parse_time(text, NOW) == expected
 
 
-@pytest.mark.parametrize("text", ["", " ", "2h", "tomorrow", "25:00", "yesterday 12", "12", "2026-02-30", "-", "- 2", "1e9", "nan", "\x1b[0m", "-٢h"])
+@pytest.mark.parametrize(
+    "text", ["", " ", "2h", "tomorrow", "25:00", "yesterday 12", "12", "2026-02-30", "-", "- 2", "1e9", "nan", "\x1b[0m", "-٢h"]
+)
 def test_a_time_that_is_not_understood_is_an_error(text: str) -> None:
     """Nothing is guessed: any other text is InvalidRequest and says which texts are times."""
     with pytest.raises(InvalidRequest):

@@ -25,7 +25,10 @@ BRIDGES = ("bridge", "other")
 @click.option("--root", metavar="DIR", help="The folder that stands for /: a machine's copied /sys and /proc.")
 @click.pass_obj
 def discover(session: Session, *, root: str | None) -> int:
-    """Read the machine and print what is there; the ledger is neither needed nor changed."""
+    """Read the machine and print what is there.
+
+    The ledger is neither needed nor changed.
+    """
     if root is not None and not Path(root).is_dir():
         raise InvalidRequest(f"--root {root!r} is not a folder", found=root)
     seen, shown = look_at(session.settings, None if root is None else Path(root))

@@ -49,7 +49,10 @@ class Entry(NamedTuple):
 def log(
     session: Session, *, what: str | None, since: str | None, before: str | None, lines: int | None, everything: bool, node: str | None
 ) -> int:  # fmt: skip
-    """Print what happened, oldest first; with --json one event a line."""
+    """Print what happened, oldest first.
+
+    With --json one event a line.
+    """
     now_ms = session.clock.now_ms()
     first_ms = 0 if since is None else parse_time(since, now_ms)
     last_ms = None if before is None else parse_time(before, now_ms)
@@ -176,7 +179,10 @@ def at(context: click.Context, *, time: str, words: tuple[str, ...]) -> int:
 @click.option("--node", metavar="NODE", help="The node, by name or uuid; else this machine.")
 @click.pass_obj
 def diff(session: Session, *, before: str, after: str | None, node: str | None) -> int:
-    """Print what changed between two times (the second: now)."""
+    """Print what changed between two times.
+
+    Without the second TIME: until now.
+    """
     now_ms = session.clock.now_ms()
     first_ms = parse_time(before, now_ms)
     last_ms = now_ms if after is None else parse_time(after, now_ms)

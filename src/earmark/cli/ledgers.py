@@ -88,7 +88,10 @@ def audit(session: Session, *, errors_only: bool) -> int:
 @click.command(cls=Verb)
 @click.pass_obj
 def verify(session: Session) -> int:
-    """Check the hash chain and replay every event; exit 1 on findings."""
+    """Check the hash chain and replay every event.
+
+    Exit code 1: something does not hold.
+    """
     found = session.tracker.verify()
     events, streams = sum(found.events.values()), len(found.events)
     errors = [one for one in found.findings if one.severity == "error"]
@@ -122,7 +125,10 @@ def finding_lines(findings: tuple[Finding, ...]) -> list[str]:
 @click.argument("file", metavar="FILE")
 @click.pass_obj
 def backup(session: Session, *, file: str) -> int:
-    """Write a complete copy of the ledger to a new file, while it is in use."""
+    """Write a complete copy to a new file.
+
+    The ledger may be in use meanwhile.
+    """
     target = Path(file)
     if target.exists():
         raise InvalidRequest(f"backup to {file!r}: the file is there already", found=file)
@@ -138,7 +144,10 @@ def backup(session: Session, *, file: str) -> int:
 @click.option("--archive", "archives", multiple=True, metavar="FILE", help="An archive file that completes a sealed stream.")
 @click.pass_obj
 def export(session: Session, *, file: str, scrub: bool, archives: tuple[str, ...]) -> int:
-    """Write all events as JSON lines, to standard output or a new file."""
+    """Write all events as JSON lines.
+
+    To standard output, or to FILE, which must be new.
+    """
     scrubbing = None
     if scrub:
         from earmark.redactor import Redactor  # noqa: PLC0415 - only a scrubbed export needs it
@@ -159,9 +168,9 @@ def export(session: Session, *, file: str, scrub: bool, archives: tuple[str, ...
 @click.argument("file", metavar="FILE")
 @click.pass_obj
 def import_events(session: Session, *, file: str) -> int:
-    """Make a ledger from exported events: FILE, or - for standard input.
+    """Make a ledger from exported events.
 
-    The ledger (--ledger) must be empty; all events are taken, checked, or none.
+    FILE is an export, - is standard input. The ledger (--ledger) must be empty; all events are taken, checked, or none.
     """
     from earmark.wiring import open_store  # noqa: PLC0415 - an import needs a store without a node in it
 
@@ -179,7 +188,7 @@ def import_events(session: Session, *, file: str) -> int:
 @click.option("--node", metavar="NODE", help="The node, by name or uuid; else this machine.")
 @click.pass_obj
 def archive(session: Session, *, file: str, before: str, node: str | None) -> int:
-    """Move old events of a node to a new archive file.
+    """Move old events to an archive file.
 
     The stream is sealed at a state that was verified; the file holds the events before it, unchanged, and ends with their last hash.
     """

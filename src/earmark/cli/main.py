@@ -21,6 +21,7 @@ from earmark.cli.session import Session, encode
 from earmark.cli.verb import VerbGroup
 from earmark.errors import EarmarkError, type_prefix
 
+PROGRAM = "earmark"
 EXIT_INVALID = 2
 EXIT_INTERNAL = 70
 EXIT_INTERRUPTED = 130
@@ -29,7 +30,7 @@ EXIT_BROKEN_PIPE = 141
 SECTIONS: tuple[tuple[str, tuple[tuple[str, str, str], ...]], ...] = (
     ("Take and give back", (
         ("claim", "claim:claim", "Claim resources of this machine."),
-        ("run", "run:run", "Run a command confined to what it claims."),
+        ("run", "run:run", "Run a command confined to what it claims; its exit status is returned."),
         ("release", "life:release", "Give a claim back."),
         ("confirm", "life:confirm", "Keep a held claim."),
         ("abort", "life:abort", "Give up a held claim."),
@@ -40,12 +41,12 @@ SECTIONS: tuple[tuple[str, tuple[tuple[str, str, str], ...]], ...] = (
         ("list", "looks:list_claims", "List what is claimed, by whom, until when."),
         ("show", "looks:show", "Show the machine, a claim, a unit or a node."),
         ("who", "looks:who", "Say who holds a unit."),
-        ("fit", "what_if:fit", "Say where a request would go; exit 3 if nowhere."),
-        ("why-not", "what_if:why_not", "Say why a request does not fit, and what is in the way."),
+        ("fit", "what_if:fit", "Say where a request would go."),
+        ("why-not", "what_if:why_not", "Say why a request does not fit."),
     )),
     ("Look back", (
-        ("log", "history:log", "Print what happened."),
-        ("at", "history:at", "Look at an earlier time: at TIME [list|show|who ...]."),
+        ("log", "history:log", "Print what happened, oldest first."),
+        ("at", "history:at", "Look at an earlier time."),
         ("diff", "history:diff", "Print what changed between two times."),
     )),
     ("The node", (
@@ -92,20 +93,24 @@ class Earmark(VerbGroup):
             with formatter.section(title):
                 formatter.write_dl([(name, text) for name, _, text in commands])
 
-    def main(self, args: Sequence[str] | None = None, prog_name: str | None = None, *_: Any, **extra: Any) -> NoReturn:
+    def main(self, args: Sequence[str] | None = None, *_: Any, **extra: Any) -> NoReturn:
         """Run the command line and exit; `obj` may carry a prepared Session."""
         arguments = list(sys.argv[1:] if args is None else args)
         session = extra.pop("obj", None) or Session()
-        program = prog_name or "earmark"
-        self._main_shell_completion({}, program, "_EARMARK_COMPLETE")
+        self._main_shell_completion({}, PROGRAM, "_EARMARK_COMPLETE")
 
         def run() -> int | None:
-            with self.make_context(program, list(arguments), obj=session) as context:
+            with self.make_context(PROGRAM, list(arguments), obj=session) as context:
                 result = self.invoke(context)
                 sys.stdout.flush()
                 return result if isinstance(result, int) else 0
 
-        sys.exit(guarded(run, as_json=lambda: session.json or "--json" in arguments))
+        sys.exit(guarded(run, as_json=lambda: session.json or "--json" in own_words(arguments)))
+
+
+def own_words(arguments: Sequence[str]) -> Sequence[str]:
+    """Return the arguments before `--`: those behind it are another program's."""
+    return arguments[: arguments.index("--")] if "--" in arguments else arguments
 
 
 def guarded(run: Callable[[], int | None], as_json: Callable[[], bool]) -> int:

@@ -52,9 +52,9 @@ class Round(NamedTuple):
 @click.option("--keep", is_flag=True, help="Leave the folder of the test behind.")
 @click.pass_obj
 def selftest(session: Session, *, rounds: int, writers: int, keep: bool) -> int:
-    """Kill writers on this disk and check what is left; exit 1 if anything was lost.
+    """Kill writers on this disk and check what is left.
 
-    In a new folder beside the ledger, processes claim and release without pause and are killed (SIGKILL). After each round the ledger is
+    Exit code 1: something was lost. In a new folder beside the ledger, processes claim and release without pause and are killed (SIGKILL). After each round the ledger is
     opened again: every answer that a writer gave must be in it, the audit must be clean and the hash chain whole.
     """
     beside = resolve(session.settings).folder

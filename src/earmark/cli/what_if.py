@@ -20,9 +20,9 @@ from earmark.errors import InvalidRequest
 @click.option("--grant", metavar="FILE", help="Judge exactly this grant, as JSON.")
 @click.pass_obj
 def fit(session: Session, *, asked: Asked, grant: str | None) -> int:
-    """Say where a request would go, and take nothing.
+    """Say where a request would go.
 
-    Exit code 0: it fits, 3: it does not, with every reason.
+    Nothing is taken. Exit code 0: it fits, 3: it does not, with every reason.
     """
     found = try_it(session, asked, grant)
     return EXIT_REFUSED if isinstance(found, Refusal) else 0
@@ -33,9 +33,9 @@ def fit(session: Session, *, asked: Asked, grant: str | None) -> int:
 @click.option("--grant", metavar="FILE", help="Judge exactly this grant, as JSON.")
 @click.pass_obj
 def why_not(session: Session, *, asked: Asked, grant: str | None) -> int:
-    """Say why a request does not fit: what is short, where, who holds it, until when.
+    """Say why a request does not fit.
 
-    Exit code 0 whenever the question was answered, also where it fits.
+    What is short, where, who holds it, until when. Exit code 0 whenever the question was answered, also where it fits.
     """
     try_it(session, asked, grant)
     return 0
