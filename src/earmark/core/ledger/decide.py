@@ -7,7 +7,7 @@ nothing; a claim ends freely only with proof (its holders are gone, or say so th
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypedDict
 
 import msgspec
 
@@ -19,7 +19,7 @@ from earmark.core.ledger import events as e
 from earmark.core.ledger.differences import differences
 from earmark.core.ledger.reasons import with_holders
 from earmark.core.ledger.state import NODE_CORDON, NodeState, present_units
-from earmark.core.model.claim import Cause, Claim, Cordon, Holder
+from earmark.core.model.claim import Cause, Claim, Cordon, Holder, Leg, Purpose
 from earmark.core.model.grant import Grant
 from earmark.core.model.ids import ClaimId, UnitId, resource_class
 from earmark.core.model.refusal import Holding, Reason, Refusal
@@ -37,6 +37,15 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True):
     now_ms: int
     ended: str | None = None
     main: ClaimId | None = None
+
+
+class About(TypedDict):
+    """The fields that all events of a claim share."""
+
+    claim: ClaimId
+    purpose: Purpose
+    move: str | None
+    leg: Leg | None
 
 
 class Decision(msgspec.Struct, frozen=True, kw_only=True):
@@ -100,7 +109,16 @@ def _hold(state: NodeState, command: c.HoldClaim, facts: Facts) -> Decision | Re
         )
     ]  # fmt: skip
     if command.confirm:
-        events.append(e.ClaimConfirmed(claim=command.claim, deadline_ms=command.deadline_ms, holders=command.holders))
+        events.append(
+            e.ClaimConfirmed(
+                claim=command.claim,
+                deadline_ms=command.deadline_ms,
+                holders=command.holders,
+                purpose=command.purpose,
+                move=command.move,
+                leg=command.leg,
+            )
+        )
     return Decision(events=tuple(events), outcome="confirmed" if command.confirm else "held", claim_id=command.claim)
 
 
@@ -159,7 +177,7 @@ def _confirm(state: NodeState, command: c.ConfirmClaim, facts: Facts) -> Decisio
         return Decision(outcome="confirmed", claim_id=claim.id, message="was confirmed already")
     if claim.deadline_ms is not None and max(facts.now_ms, state.at_ms) >= claim.deadline_ms:
         raise Conflict(f"claim {claim.id} cannot be confirmed, its deadline has passed", claim=claim.id, deadline_ms=claim.deadline_ms)
-    event = e.ClaimConfirmed(claim=claim.id, deadline_ms=command.deadline_ms, holders=command.holders)
+    event = e.ClaimConfirmed(**about(claim), deadline_ms=command.deadline_ms, holders=command.holders)
     return Decision(events=(event,), outcome="confirmed", claim_id=claim.id)
 
 
@@ -169,7 +187,7 @@ def _bind(state: NodeState, command: c.BindClaim, facts: Facts) -> Decision:
         raise Conflict(f"claim {command.claim} cannot be bound, it has ended or is draining", claim=command.claim)
     if claim.holders == command.holders:
         return Decision(outcome="bound", claim_id=claim.id, message="was bound so already")
-    return Decision(events=(e.ClaimBound(claim=claim.id, holders=command.holders),), outcome="bound", claim_id=claim.id)
+    return Decision(events=(e.ClaimBound(**about(claim), holders=command.holders),), outcome="bound", claim_id=claim.id)
 
 
 def _renew(state: NodeState, command: c.RenewClaim, facts: Facts) -> Decision:
@@ -185,7 +203,7 @@ def _renew(state: NodeState, command: c.RenewClaim, facts: Facts) -> Decision:
         raise Conflict(f"claim {claim.id} cannot be renewed, its deadline has passed", claim=claim.id, deadline_ms=claim.deadline_ms)
     if claim.deadline_ms == command.deadline_ms:
         return Decision(outcome="renewed", claim_id=claim.id, message="has that deadline already")
-    return Decision(events=(e.ClaimRenewed(claim=claim.id, deadline_ms=command.deadline_ms),), outcome="renewed", claim_id=claim.id)
+    return Decision(events=(e.ClaimRenewed(**about(claim), deadline_ms=command.deadline_ms),), outcome="renewed", claim_id=claim.id)
 
 
 def _end(state: NodeState, command: c.EndClaim, facts: Facts) -> Decision:
@@ -199,12 +217,12 @@ def _end(state: NodeState, command: c.EndClaim, facts: Facts) -> Decision:
     cause = claim.cause or command.cause
     proven = not left and (command.cause != "forced" or bool(claim.holders))
     if proven:
-        event = e.ClaimEnded(claim=claim.id, cause=cause, evidence=_proof(claim, command.cause))
+        event = e.ClaimEnded(**about(claim), cause=cause, evidence=_proof(claim, command.cause))
         return Decision(events=(event,), outcome="released", claim_id=claim.id, cause=cause)
     waiting = "no proof that its units are unused" if not left else f"still bound to {_pids(left)}"
     if claim.phase == "draining":
         return Decision(outcome="draining", claim_id=claim.id, cause=cause, message=waiting)
-    draining = e.ClaimDraining(claim=claim.id, cause=command.cause, evidence=waiting)
+    draining = e.ClaimDraining(**about(claim), cause=command.cause, evidence=waiting)
     return Decision(events=(draining,), outcome="draining", claim_id=claim.id, cause=command.cause, message=waiting)
 
 
@@ -221,6 +239,11 @@ def _proof(claim: Claim, cause: Cause) -> str:
 
 def _pids(holders: tuple[Holder, ...]) -> str:
     return "pid " + ", ".join(str(holder.pid) for holder in holders)
+
+
+def about(claim: Claim) -> About:
+    """Return what each event of a claim says of it."""
+    return About(claim=claim.id, purpose=claim.purpose, move=claim.move, leg=claim.leg)
 
 
 # --- time and deaths ----------------------------------------------------------------------------------------------------------------
@@ -256,14 +279,14 @@ def _sweep_claim(claim: Claim, command: c.SweepNode, now_ms: int) -> list[e.Even
         else:
             return []
         since = now_ms
-        found.append(e.ClaimDraining(claim=claim.id, cause=cause, evidence=evidence))
+        found.append(e.ClaimDraining(**about(claim), cause=cause, evidence=evidence))
     if cause is None or since is None:
         return found
     if claim.holders and not left:
-        found.append(e.ClaimEnded(claim=claim.id, cause=cause, evidence="its processes are gone"))
+        found.append(e.ClaimEnded(**about(claim), cause=cause, evidence="its processes are gone"))
     elif now_ms - since >= command.grace_ms and not any(holder in alive for holder in left):
         evidence = f"{cause}, and no proof within the grace time that its units are unused"
-        found.append(e.ClaimEnded(claim=claim.id, cause=cause, evidence=evidence, quarantined=True))
+        found.append(e.ClaimEnded(**about(claim), cause=cause, evidence=evidence, quarantined=True))
     return found
 
 

@@ -72,61 +72,61 @@ class Uncordoned(Event, frozen=True):
     cause: Cause = "released"
 
 
-class ClaimHeld(Event, frozen=True):
+class ClaimEvent(Event, frozen=True, kw_only=True):
+    """The base of what happens to a claim: which one, for what purpose, and of which move it is which leg."""
+
+    claim: ClaimId
+    purpose: Purpose = "main"
+    move: str | None = None
+    leg: Leg | None = None
+
+
+class ClaimHeld(ClaimEvent, frozen=True):
     """A claim took its grant."""
 
     type: ClassVar[str] = "claim.held"
-    claim: ClaimId
     consumer: ConsumerId
     owner: Owner
     request: Request
     grant: Grant
-    purpose: Purpose = "main"
-    move: str | None = None
-    leg: Leg | None = None
     deadline_ms: int | None = None
     holders: tuple[Holder, ...] = ()
 
 
-class ClaimConfirmed(Event, frozen=True):
+class ClaimConfirmed(ClaimEvent, frozen=True):
     """What was to be started has started; the claim stays until it is released or its new deadline passes."""
 
     type: ClassVar[str] = "claim.confirmed"
-    claim: ClaimId
     deadline_ms: int | None = None
     holders: tuple[Holder, ...] = ()
 
 
-class ClaimBound(Event, frozen=True):
+class ClaimBound(ClaimEvent, frozen=True):
     """The claim is now kept alive by exactly these holders."""
 
     type: ClassVar[str] = "claim.bound"
-    claim: ClaimId
     holders: tuple[Holder, ...]
 
 
-class ClaimRenewed(Event, frozen=True):
+class ClaimRenewed(ClaimEvent, frozen=True):
     """The claim has a new deadline (None: no end)."""
 
     type: ClassVar[str] = "claim.renewed"
-    claim: ClaimId
     deadline_ms: int | None
 
 
-class ClaimDraining(Event, frozen=True):
+class ClaimDraining(ClaimEvent, frozen=True):
     """The claim is to end; its units stay its own until they are proven unused."""
 
     type: ClassVar[str] = "claim.draining"
-    claim: ClaimId
     cause: Cause
     evidence: str = ""
 
 
-class ClaimEnded(Event, frozen=True):
+class ClaimEnded(ClaimEvent, frozen=True):
     """The claim is over. Its grant is free again, or in quarantine (all of it) if there was no proof of its being unused."""
 
     type: ClassVar[str] = "claim.ended"
-    claim: ClaimId
     cause: Cause
     evidence: str = ""
     quarantined: bool = False
