@@ -15,13 +15,14 @@ A, B, C = "0000:41:00.0", "0000:42:00.0", "0000:43:00.0"
 
 def test_all_attributes_of_a_device(root: Root) -> None:
     """Class, vendor, product, subsystem, driver, cell, IOMMU group, possible VFs and reset are what the files say."""
-    two_sockets(root).device(A, "020000", numa_node="1", sriov_totalvfs="64", reset="").link(
+    two_sockets(root).device(A, "020000", numa_node="1", sriov_totalvfs="64", sriov_offset="16", sriov_stride="1", reset="").link(
         f"{PCI}/{A}/driver", "../../../bus/pci/drivers/i40e"
     )
     found = device(root.link(f"{PCI}/{A}/iommu_group", "../../../kernel/iommu_groups/27").machine(), A)
     assert (found.unit, found.address, found.class_id, found.vendor_id, found.product_id) == (f"pci:{A}", A, "020000", "8086", "1572")
     assert (found.subsystem, found.driver, found.cell, found.iommu_group) == ("1028:0001", "i40e", 1, 27)
-    assert (found.sriov_total, found.resettable, found.identity) == (64, True, "8086:1572:1028:0001")
+    assert (found.sriov_total, found.sriov_offset, found.sriov_stride) == (64, 16, 1)
+    assert (found.resettable, found.identity) == (True, "8086:1572:1028:0001")
 
 
 @pytest.mark.parametrize(
@@ -115,11 +116,11 @@ def test_devices_without_a_cell(root: Root, node: str, note: str | None) -> None
 
 def test_a_device_full_of_nonsense_is_still_a_device(root: Root) -> None:
     """Files that cannot be understood leave their attributes unknown, each noted; the device is listed."""
-    two_sockets(root).device(A, "zz", "10de99", "", subsystem_vendor="0x", sriov_totalvfs="-3", numa_node="")
+    two_sockets(root).device(A, "zz", "10de99", "", subsystem_vendor="0x", sriov_totalvfs="-3", sriov_offset="65536", numa_node="")
     found = device(root.machine(), A)
     assert (found.kind, found.class_id, found.vendor_id, found.product_id, found.sriov_total) == ("other", None, None, None, 0)
     assert found.identity == "-:-:-:0001"
-    for name in ("class", "vendor", "device", "subsystem_vendor", "sriov_totalvfs", "numa_node"):
+    for name in ("class", "vendor", "device", "subsystem_vendor", "sriov_totalvfs", "sriov_offset", "numa_node"):
         assert root.said(f"/{PCI}/{A}/{name}: ")
 
 

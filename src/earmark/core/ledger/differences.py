@@ -58,13 +58,14 @@ def with_known_names(old: Machine | None, new: Machine) -> Machine:
     """
     if old is None or not old.devices or not new.devices:
         return new
-    before = {device.address: device for device in old.devices if device.address is not None}
+    places = {device.address: device for device in old.devices if device.address is not None}
+    units = {device.unit: device for device in old.devices}
     natural = Counter(device.unit for device in new.devices)
     names: dict[UnitId, UnitId] = {}
     named: list[Device] = []
     for device in new.devices:
-        known = before.get(device.address) if device.address is not None else None
-        kept = _named_as_before(known, device, natural)
+        there = places.get(device.address) if device.address is not None else None
+        kept = _named_as_before(device, there, units.get(device.unit), natural)
         names[device.unit] = kept.unit
         named.append(kept)
     if any(count > 1 for count in Counter(device.unit for device in named).values()):
@@ -81,19 +82,19 @@ def contradict(one: Device, other: Device) -> bool:
     return any(a != b for a, b in zip(first, second, strict=False))
 
 
-def _named_as_before(known: Device | None, device: Device, natural: Counter[UnitId]) -> Device:
-    if known is None:
-        return device
-    if contradict(known, device):
-        own = UnitId(f"{device.unit}/{device.identity}")
-        by_address = device.unit == known.unit or device.unit.endswith(f":{device.address}")
-        return replace(device, unit=own) if by_address and UNIT.fullmatch(own) else device
-    fuller = max(known.identity or "", device.identity or "", key=len) or None
-    if device.unit == known.unit:
-        return replace(device, identity=fuller)
-    if natural[known.unit]:
-        return device
-    return replace(device, unit=known.unit, identity=fuller)
+def _named_as_before(device: Device, there: Device | None, namesake: Device | None, natural: Counter[UnitId]) -> Device:
+    """Name one device by what was at its address (`there`) and what had its name; `natural` counts the names that drivers give now."""
+    if namesake is not None and not contradict(namesake, device):
+        return _known_as(namesake, device)
+    if there is not None and not contradict(there, device) and not natural[there.unit]:
+        return _known_as(there, device)
+    replaced = there is not None and contradict(there, device) and device.unit.endswith(f":{device.address}")
+    own = UnitId(f"{device.unit}/{device.identity}")
+    return replace(device, unit=own) if (namesake is not None or replaced) and UNIT.fullmatch(own) else device
+
+
+def _known_as(known: Device, device: Device) -> Device:
+    return replace(device, unit=known.unit, identity=max(known.identity or "", device.identity or "", key=len) or None)
 
 
 # --- in words -----------------------------------------------------------------------------------------------------------------------

@@ -38,6 +38,12 @@ def count(text: str) -> int | None:
     return number if number is not None and number >= 0 else None
 
 
+def functions(text: str) -> int | None:
+    """Return a number or distance of PCI functions, which has 16 bits (PCI Express SR-IOV)."""
+    number = count(text)
+    return number if number is not None and number < 1 << 16 else None
+
+
 def identifier(text: str) -> int | None:
     """Return the number of a package, die or cell; -1, the kernel's "none", stays -1."""
     number = whole(text)
