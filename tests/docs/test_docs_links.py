@@ -1,0 +1,65 @@
+"""What the pages point at is there: files, headings, tests."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
+LINK = re.compile(r"\[(?:[^\]\[]|\[[^\]]*\])*\]\(([^)\s]+)\)")
+NODE_ID = re.compile(r"tests/[\w/]+\.py::(?:\w+::)?(test_\w+)")
+TEST_FILE = re.compile(r"(tests/[\w/]+\.py)::((?:\w+::)?test_\w+)")
+FENCED = re.compile(r"^```.*?^```$", re.MULTILINE | re.DOTALL)
+
+
+def headings(path: Path) -> set[str]:
+    """Return the anchors of a page's headings, as forges make them."""
+    titles = re.findall(r"^#+ (.+)$", FENCED.sub("", path.read_text()), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-") for title in titles}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_relative_links_resolve(page: Path) -> None:
+    """Each link to a file of the repository names one that is there, and a heading that it has."""
+    broken = []
+    for target in LINK.findall(FENCED.sub("", page.read_text())):
+        if re.match(r"[a-z]+:", target):
+            continue
+        name, _, anchor = target.partition("#")
+        found = (page.parent / name) if name else page
+        if not found.exists() or (anchor and found.suffix == ".md" and anchor not in headings(found)):
+            broken.append(target)
+    assert broken == []
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_named_tests_exist(page: Path) -> None:
+    """Each test that a page names by file and function is there."""
+    missing = []
+    for file, test in TEST_FILE.findall(page.read_text()):
+        path = ROOT / file
+        name = test.rsplit("::", 1)[-1]
+        if not path.exists() or not re.search(rf"^\s*(?:async )?def {name}\(", path.read_text(), re.MULTILINE):
+            missing.append(f"{file}::{test}")
+    assert missing == []
+
+
+def test_the_eight_points_and_the_six_laws_name_tests() -> None:
+    """docs/explanation/review.md has eight points and ARCHITECTURE.md six laws, each with at least one test."""
+    review = (ROOT / "docs/explanation/review.md").read_text()
+    points = re.split(r"^## \d\. ", review, flags=re.MULTILINE)[1:]
+    assert len(points) == 8
+    assert all(NODE_ID.search(point) for point in points)
+    laws = re.findall(r"^\| \d \|.*$", (ROOT / "ARCHITECTURE.md").read_text(), re.MULTILINE)
+    assert len(laws) == 6
+    assert all(NODE_ID.search(law) for law in laws)
+
+
+def test_the_reading_order_is_there() -> None:
+    """The three files of the reading order are named in ARCHITECTURE.md and exist."""
+    files = ("src/earmark/tracker/tracker.py", "src/earmark/core/ledger/decide.py", "src/earmark/core/fit/fit.py")
+    text = (ROOT / "ARCHITECTURE.md").read_text()
+    assert [name for name in files if name not in text or not (ROOT / name).exists()] == []
