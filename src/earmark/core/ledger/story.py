@@ -66,8 +66,9 @@ def describe(grant: Grant) -> str:
 def amount_words(row: AmountRow) -> str:
     """Return an amount row as a person reads it: "4 shared vCPUs", "8 GiB", "512 pages of 2 MiB on cell 0"."""
     kind, _, rest = row.pool.partition(":")
+    plural = "" if row.amount == 1 else "s"
     if kind == "vcpu":
-        return f"{row.amount} shared vCPUs" + (f" on cell {rest}" if rest else "")
+        return f"{row.amount} shared vCPU{plural}" + (f" on cell {rest}" if rest else "")
     if kind == "memory":
         return format_bytes(row.amount)
     if kind == "disk":
@@ -76,5 +77,5 @@ def amount_words(row: AmountRow) -> str:
         cell, _, size = rest.partition(":")
         if int(size) == BASE_PAGE_KIB:
             return f"{format_bytes(row.amount * int(size) * 1024)} on cell {cell}"
-        return f"{row.amount} pages of {format_bytes(int(size) * 1024)} on cell {cell}"
+        return f"{row.amount} page{plural} of {format_bytes(int(size) * 1024)} on cell {cell}"
     return f"{row.amount} {rest or row.pool}"
