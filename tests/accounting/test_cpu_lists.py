@@ -24,7 +24,7 @@ def test_lists_are_read_as_the_trade_writes_them(text: str, cpus: tuple[int, ...
 
 @pytest.mark.rule("N10")
 @pytest.mark.parametrize(
-    "text", ["a", "1-", "-1", "3-1", "1--2", "^", "^^1", "1.5", "0x1", "1;2", "9" * 6, str(CPU_MAX + 1), "１", "1-2-3", "\n1\x00"]
+    "text", ["a", "1-", "-1", "3-1", "1--2", "^", "^^1", "1.5", "0x1", "1;2", "9" * 6, str(CPU_MAX + 1), "\uff11", "1-2-3", "\n1\x00"]
 )
 def test_what_is_no_list_is_an_error_with_its_text(text: str) -> None:
     """Backward ranges, numbers beyond the bound and everything else are refused with the text and the item."""
