@@ -16,7 +16,7 @@ from earmark.core.fit.judge import judge
 from earmark.core.fit.layout import build_layout
 from earmark.core.ledger import commands as c
 from earmark.core.ledger import events as e
-from earmark.core.ledger.differences import differences
+from earmark.core.ledger.differences import differences, with_known_names
 from earmark.core.ledger.reasons import with_holders
 from earmark.core.ledger.state import NODE_CORDON, NodeState, present_units
 from earmark.core.model.claim import Cause, Claim, Cordon, Holder, Leg, Purpose
@@ -323,7 +323,7 @@ def _rehome(state: NodeState, command: c.RehomeNode, _facts: Facts) -> Decision:
 
 
 def _observe(state: NodeState, command: c.ObserveMachine, _facts: Facts) -> Decision:
-    machine = steady(command.machine)
+    machine = with_known_names(state.machine, steady(command.machine))
     if state.machine == machine:
         return Decision(outcome="observed", message="nothing has changed")
     changes = differences(state.machine, machine)
