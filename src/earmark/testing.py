@@ -18,7 +18,7 @@ from earmark.core.model.ids import NodeId, UnitId
 from earmark.core.model.node import NodeSettings
 from earmark.core.model.topology import Cell, Cpu, Device, Disk, Machine, PagePool
 from earmark.core.model.units import GIB, parse_bytes
-from earmark.drivers.contract import Observation
+from earmark.drivers.contract import Observation, ProcessDriver
 from earmark.errors import HostUnavailable, InvalidRequest
 from earmark.stores.contract import Store
 from earmark.stores.memory import MemoryStore
@@ -26,7 +26,7 @@ from earmark.tracker.leases import Leases
 from earmark.tracker.tracker import Terms, Tracker
 from earmark.tracker.writer import Writer
 
-SHAPE = re.compile(r"(?:(?P<cells>\d+)[x×])?(?P<cores>\d+)c(?:/(?P<threads>\d+)t)?")
+SHAPE = re.compile(r"(?:(?P<cells>\d+)[x\u00d7])?(?P<cores>\d+)c(?:/(?P<threads>\d+)t)?")
 NODE_ONE = NodeId("00000000-0000-4000-8000-000000000001")
 FAR, NEAR = 21, 10
 START_MS = 1_750_000_000_000
@@ -174,23 +174,34 @@ class Bench(NamedTuple):
 
 @contextmanager
 def bench(
-    shape: str = "2x8c 32G", *, settings: NodeSettings = UNRESERVED, store: Store | None = None, check: bool = True
-) -> Iterator[Bench]:
-    """Give a tracker on a machine (text of `machine`) and, at the end, let the auditor look: raises AssertionError on an error found."""
+    shape: str = "2x8c 32G", *, settings: NodeSettings = UNRESERVED, store: Store | None = None, check: bool = True,
+    real: ProcessDriver | None = None,
+) -> Iterator[Bench]:  # fmt: skip
+    """Give a tracker on a machine (text of `machine`) and, at the end, let the auditor look: raises AssertionError on an error found.
+
+    `real` are the processes that are asked instead of the given ones.
+    """
     clock, host, processes = GivenClock(), GivenHost(machine(shape)), GivenProcesses()
-    made = on(store or MemoryStore(), host, clock, processes, settings)
+    made = on(store or MemoryStore(), host, clock, processes, settings, real=real)
     yield made
     if check:
         assert_sound(made.tracker)
 
 
 def on(
-    store: Store, host: GivenHost, clock: GivenClock, processes: GivenProcesses, settings: NodeSettings | None = None, **terms: Any
+    store: Store,
+    host: GivenHost,
+    clock: GivenClock,
+    processes: GivenProcesses,
+    settings: NodeSettings | None = None,
+    *,
+    real: ProcessDriver | None = None,
+    **terms: Any,
 ) -> Bench:
     """Return a tracker on a store, with its node registered, configured, observed and swept."""
     given = Terms(actor="tester", hold_timeout_ms=600_000, default_ttl_ms=None, drain_grace_ms=60_000)._replace(**terms)
     writer = Writer(store, clock, actor="tester", epoch=1, boot_id=host.boot, timeout_s=10.0)
-    tracker = Tracker(store, writer, Leases(processes), host, clock, home=NODE_ONE, terms=given)
+    tracker = Tracker(store, writer, Leases(real or processes), host, clock, home=NODE_ONE, terms=given)
     writer.submit(RegisterNode(node=NODE_ONE, name=host.name, machine_ref=host.ref))
     writer.submit(ObserveMachine(node=NODE_ONE, machine=host.seen))
     if settings is not None:

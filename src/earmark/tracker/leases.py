@@ -50,6 +50,10 @@ class Leases:
         """Return those of some holders that are proven gone."""
         return tuple(holder for holder in holders if self._processes.status(holder) == "dead")
 
+    def wait(self, holders: Sequence[Holder], timeout_s: float) -> bool:
+        """Wait until one of some processes has ended (True) or the time is over (False)."""
+        return self._processes.wait(holders, timeout_s)
+
     def speaks_for(self, claim: Claim, pid: int) -> tuple[Holder, ...]:
         """Return the holders of a claim that need no proof when process `pid` ends it: itself, and those proven gone."""
         own = [holder for holder in claim.holders if holder.pid == pid and holder.cgroup is None and holder.session is None]

@@ -244,6 +244,12 @@ class Tracker:
             return None
         return self._answer(c.SweepNode(node=state.node, gone=evidence.gone, alive=evidence.alive, grace_ms=self.terms.drain_grace_ms))
 
+    def watching(self, every_s: float = 5.0) -> AbstractContextManager[None]:
+        """Sweep while a `with` block runs: when a holder dies, and every `every_s` seconds; for programs that keep a tracker open."""
+        from earmark.tracker.watch import watching  # noqa: PLC0415 - only programs that stay need a thread
+
+        return watching(self, self._leases, every_s)
+
     # --- questions ------------------------------------------------------------------------------------------------------------------
 
     def fit(self, request: Request, *, node: str | None = None, grant: Grant | None = None) -> Grant | Refusal:
