@@ -116,7 +116,7 @@ def two_cells() -> NodeState:
         Cordon(unit=UnitId("gpu:GPU-8e940002"), reason="XID 79", since_ms=NOW),
     ]
     seen = machine(2, 8, 2, 32, pages=((2048, 1024), (1048576, 8)), devices=[*gpus, *vfs])
-    licences = Inventory(resource_class="CUSTOM_LICENCE", total=5)  # type: ignore[arg-type]
+    licences = Inventory(resource_class="CUSTOM_LICENCE", total=5)  # type: ignore[arg-type]  # plain text for a NewType
     settings = NodeSettings(reserved_host_cpus=2, inventories=(licences,))
     return node(seen, claims, settings=settings, cordons=cordons, quarantines=[kept])
 

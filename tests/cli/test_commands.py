@@ -30,7 +30,7 @@ def test_claim_says_what_was_given_and_release_gives_it_back(earmark: Line) -> N
     claim = out.split()[0]
     assert "cpu " in out
     assert "vm-1 of alice · confirmed, until" in out
-    cpu = earmark.bench.tracker.node().claims[claim].grant.cpus[0]  # type: ignore[index]
+    cpu = earmark.bench.tracker.node().claims[claim].grant.cpus[0]  # type: ignore[index]  # plain text for a NewType
     assert f"held by vm-1 of alice ({claim})" in earmark.good(f"who {cpu}")
     assert earmark.good(f"release {claim}") == f"{claim} released\n"
     assert earmark.good(f"who cpu:{cpu}") == f"cpu:{cpu} is free\n"
@@ -121,13 +121,13 @@ def test_a_claim_bound_to_a_process_drains_while_it_lives(earmark: Line) -> None
     assert "draining (released)" in earmark.good("list")
     earmark.bench.processes.fates[4711] = "dead"
     assert "released" in earmark.good(f"release {claim}")
-    assert earmark.bench.tracker.node().claims.get(claim) is None  # type: ignore[call-overload]
+    assert earmark.bench.tracker.node().claims.get(claim) is None  # type: ignore[call-overload]  # plain text for a NewType
 
 
 def test_quarantined_units_are_shown_and_returned(earmark: Line) -> None:
     """A forced claim ends in quarantine after the grace time; who says so, and return gives the units back with a reason."""
     claim = earmark.good("claim -q --cpus 1:dedicated --consumer vm-9 --owner dan").strip()
-    cpu = earmark.bench.tracker.node().claims[claim].grant.cpus[0]  # type: ignore[index]
+    cpu = earmark.bench.tracker.node().claims[claim].grant.cpus[0]  # type: ignore[index]  # plain text for a NewType
     assert "is draining" in earmark.good(f"release --force {claim}")
     earmark.bench.clock.move(61_000)
     earmark.bench.tracker.sweep()
@@ -206,7 +206,7 @@ def test_who_names_those_who_share_a_cpu(earmark: Line) -> None:
     """A free CPU of the pool may run shared vCPUs: who names the claims; a dedicated one is nobody else's."""
     earmark.good("claim --cpus 3 --consumer web --owner alice")
     claim = earmark.good("claim -q --cpus 1:dedicated").strip()
-    cpu = earmark.bench.tracker.node().claims[claim].grant.cpus[0]  # type: ignore[index]
+    cpu = earmark.bench.tracker.node().claims[claim].grant.cpus[0]  # type: ignore[index]  # plain text for a NewType
     free = next(number for number in range(16) if number != cpu)
     assert "shared by web of alice" in earmark.good(f"who {free}")
     assert "shared by" not in earmark.good(f"who {cpu}")
@@ -229,7 +229,7 @@ def test_time_travel(earmark: Line) -> None:
     """At an earlier time list, show, who and the picture are as they were then; the future and other commands are refused."""
     clock = earmark.bench.clock
     claim = earmark.good("claim -q --cpus 1:dedicated --consumer vm-1").strip()
-    cpu = earmark.bench.tracker.node().claims[claim].grant.cpus[0]  # type: ignore[index]
+    cpu = earmark.bench.tracker.node().claims[claim].grant.cpus[0]  # type: ignore[index]  # plain text for a NewType
     clock.move(3_600_000)
     earmark.good(f"release {claim}")
     clock.move(3_600_000)
@@ -268,7 +268,7 @@ def test_diff_says_what_changed(earmark: Line) -> None:
 def test_log_tells_the_story_of_a_claim_and_of_a_unit(earmark: Line) -> None:
     """The log is oldest first, bounded by number and time, and follows a claim, a consumer or a unit; JSON is one event a line."""
     first = earmark.good("claim -q --cpus 1:dedicated --consumer vm-1").strip()
-    cpu = earmark.bench.tracker.node().claims[first].grant.cpus[0]  # type: ignore[index]
+    cpu = earmark.bench.tracker.node().claims[first].grant.cpus[0]  # type: ignore[index]  # plain text for a NewType
     earmark.good(f"release {first}")
     other = earmark.good("claim -q --mem 1MiB").strip()
     for what in (first, first[:8], "vm-1", f"cpu:{cpu}", str(cpu)):

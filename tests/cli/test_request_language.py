@@ -42,9 +42,9 @@ def test_every_option_has_its_field() -> None:
     assert found == Asked(
         request=Request(
             vcpus=4, cpu_policy="dedicated", thread_policy="isolate", memory_bytes=8 * GIB, page_kib=1024 * 1024, cells=2,
-            disk_bytes=20 * GIB, resources=(ResourceAmount(resource_class="CUSTOM_LICENCE", amount=5),),  # type: ignore[arg-type]
+            disk_bytes=20 * GIB, resources=(ResourceAmount(resource_class="CUSTOM_LICENCE", amount=5),),  # type: ignore[arg-type]  # plain text for a NewType
             devices=(DeviceRequest(kind="gpu", count=2), DeviceRequest(kind="vf", count=3), DeviceRequest(kind="nvme")),
-            required_traits=("HW_CPU_X86_AVX2",), forbidden_traits=("CUSTOM_SLOW",), placement="spread",  # type: ignore[arg-type]
+            required_traits=("HW_CPU_X86_AVX2",), forbidden_traits=("CUSTOM_SLOW",), placement="spread",  # type: ignore[arg-type]  # plain text for a NewType
         ),
         node="n1", consumer="vm-1", owner="alice", ttl_ms=5_400_000,
     )  # fmt: skip

@@ -33,7 +33,7 @@ def zone() -> Iterator[None]:
 
 def moment(*parts: int) -> int:
     """Return a moment given in UTC, in milliseconds."""
-    return int(datetime(*parts, tzinfo=UTC).timestamp() * 1000)  # type: ignore[misc,arg-type]
+    return int(datetime(*parts, tzinfo=UTC).timestamp() * 1000)  # type: ignore[misc,arg-type]  # as many parts as the case gives
 
 
 @pytest.mark.parametrize(

@@ -24,7 +24,7 @@ ANOTHER_BOOT = "00000000-0000-0000-0000-000000000000"
 @contextmanager
 def sleeper(**more: object) -> Iterator[subprocess.Popen[bytes]]:
     """Start a process that sleeps, and end it afterwards."""
-    child = subprocess.Popen(["sleep", "60"], **more)  # type: ignore[call-overload]
+    child = subprocess.Popen(["sleep", "60"], **more)  # type: ignore[call-overload]  # whatever Popen takes
     try:
         yield child
     finally:

@@ -23,12 +23,12 @@ X = ResourceAmount(resource_class=ResourceClass("CUSTOM_X"), amount=1)
         (Request(required_traits=(Trait("HW_A"),)), "asks for nothing"),
         (Request(vcpus=-1), "vcpus"),
         (Request(vcpus=1, memory_bytes=-5), "memory_bytes"),
-        (Request(vcpus=2.5), "vcpus"),  # type: ignore[arg-type]
+        (Request(vcpus=2.5), "vcpus"),  # type: ignore[arg-type]  # a wrong type on purpose
         (Request(vcpus=True), "vcpus"),
-        (Request(vcpus=1, cpu_policy="own"), "cpu_policy"),  # type: ignore[arg-type]
-        (Request(vcpus=1, memory_bytes=1, page_kib="huge"), "page_kib"),  # type: ignore[arg-type]
-        (Request(vcpus=1, placement="tight"), "placement"),  # type: ignore[arg-type]
-        (Request(vcpus=object()), "type"),  # type: ignore[arg-type]
+        (Request(vcpus=1, cpu_policy="own"), "cpu_policy"),  # type: ignore[arg-type]  # a wrong type on purpose
+        (Request(vcpus=1, memory_bytes=1, page_kib="huge"), "page_kib"),  # type: ignore[arg-type]  # a wrong type on purpose
+        (Request(vcpus=1, placement="tight"), "placement"),  # type: ignore[arg-type]  # a wrong type on purpose
+        (Request(vcpus=object()), "type"),  # type: ignore[arg-type]  # a wrong type on purpose
         (Request(vcpus=1, page_kib=2048), "but no memory"),
         (Request(vcpus=1, thread_policy="prefer"), "is for dedicated CPUs"),
         (Request(vcpus=1, thread_policy="isolate"), "is for dedicated CPUs"),

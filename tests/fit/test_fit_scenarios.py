@@ -339,7 +339,7 @@ def test_cordoned_units_get_no_new_grants() -> None:
 def test_traits_are_compared_with_the_machines() -> None:
     """A required trait that is absent and a forbidden one that is there are reasons."""
     host = replace(machine(), traits=("HW_A",))
-    wish = Request(vcpus=1, required_traits=("HW_A", "HW_B"), forbidden_traits=("HW_A",)[:0])  # type: ignore[arg-type]
+    wish = Request(vcpus=1, required_traits=("HW_A", "HW_B"), forbidden_traits=("HW_A",)[:0])  # type: ignore[arg-type]  # plain text for a NewType
     assert [reason.resource for reason in refused(World(host, BARE), wish).reasons] == ["trait:HW_B"]
     other = replace(wish, required_traits=(), forbidden_traits=("HW_A",))
     assert [reason.resource for reason in refused(World(host, BARE), other).reasons] == ["trait:HW_A"]

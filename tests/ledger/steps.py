@@ -98,7 +98,7 @@ def request(rnd: Random) -> Request:
 def holder(rnd: Random) -> Holder:
     """Return one of a few processes."""
     role = rnd.choice(("caller", "runner", "child"))
-    return Holder(boot_id="boot-1", pid_namespace=1, pid=rnd.randint(1, 5), start_ticks=7, role=role)  # type: ignore[arg-type]
+    return Holder(boot_id="boot-1", pid_namespace=1, pid=rnd.randint(1, 5), start_ticks=7, role=role)  # type: ignore[arg-type]  # a text chosen at random from the literal's values
 
 
 def prescribed(rnd: Random) -> tuple[Request, Grant]:
@@ -156,7 +156,7 @@ def _claim_command(rnd: Random, claim: ClaimId, state: NodeState, now_ms: int) -
     live = state.claims.get(claim)
     gone = live.holders if live is not None and rnd.random() < 0.6 else ()
     cause = rnd.choice(("released", "released", "aborted", "forced"))
-    return c.EndClaim(node=NODE_ONE, claim=claim, cause=cause, gone=gone, generation=generation)  # type: ignore[arg-type]
+    return c.EndClaim(node=NODE_ONE, claim=claim, cause=cause, gone=gone, generation=generation)  # type: ignore[arg-type]  # a text chosen at random from the literal's values
 
 
 def _node_command(rnd: Random, state: NodeState, now_ms: int) -> c.Command:
