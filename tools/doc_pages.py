@@ -101,18 +101,15 @@ def play(text: str, home: Path, environ: Mapping[str, str] | None = None) -> lis
     wanted = steps(text)
     env = {key: value for key, value in (environ or os.environ).items() if key not in ("XDG_STATE_HOME", "EARMARK_LEDGER", "CDPATH")}
     env |= {"HOME": str(home), "PATH": f"{Path(sys.executable).parent}:{env.get('PATH', '/usr/bin:/bin')}", "COLUMNS": "100"}
-    lines = ["exec 2>&1 </dev/null", f"cd '{home}'", 'trap \'kill -9 $(jobs -p) 2>/dev/null\' EXIT']
+    lines = ["exec 2>&1 </dev/null", f"cd '{home}'", "trap 'kill -9 $(jobs -p) 2>/dev/null' EXIT"]
     for step in wanted:
         lines += [step.command, f"printf '{EDGE}%s{EDGE}' $?"]
     script = home / ".page.sh"
     script.write_text("\n".join(lines) + "\n")
-    ended = subprocess.run(  # noqa: S603 - the commands of this repository's own pages
-        ["/bin/bash", str(script)], env=env, stdout=subprocess.PIPE, timeout=PAGE_TIMEOUT_S, check=False, cwd=home
-    )
+    ended = subprocess.run(["/bin/bash", str(script)], env=env, stdout=subprocess.PIPE, timeout=PAGE_TIMEOUT_S, check=False, cwd=home)
     parts = ended.stdout.decode().split(EDGE)
     return [
-        Done(step, int(status), OWN_WORDS.sub("", printed))
-        for step, printed, status in zip(wanted, parts[0::2], parts[1::2], strict=False)
+        Done(step, int(status), OWN_WORDS.sub("", printed)) for step, printed, status in zip(wanted, parts[0::2], parts[1::2], strict=False)
     ]
 
 

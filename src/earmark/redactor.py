@@ -78,7 +78,7 @@ FIELDS: Mapping[str, Kind] = {
     **_of("word", "reserved_host_disk_bytes reserved_host_memory_bytes reserved_huge_pages resettable resources role sequence session"),
     **_of(
         "word",
-        "cores_named initiators setting settings shared_vcpus short since_ms size_kib sriov_total start_ticks step_size thread_policy took_ms total",
+        "cores_named initiators sriov_offset sriov_stride setting settings shared_vcpus short since_ms size_kib sriov_total start_ticks step_size thread_policy took_ms total",
     ),
     **_of("word", "total_bytes type until_ms usable_cpus use value vcpu vcpus version waited_ms events"),
 }

@@ -68,7 +68,15 @@ def test_the_first_run_shows_the_main_job(tmp_path: Path) -> None:
     env = os.environ | {"TMPDIR": str(tmp_path), "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
     ended = subprocess.run(["/bin/bash", str(ROOT / "examples/first_run.sh")], env=env, capture_output=True, timeout=120, check=True)
     said = ended.stdout.decode()
-    for part in ("is held by db", "does not fit", "Cpus_allowed_list", "draining (holder_gone)", "its processes are gone", "clean:", "every link holds"):
+    for part in (
+        "is held by db",
+        "does not fit",
+        "Cpus_allowed_list",
+        "draining (holder_gone)",
+        "its processes are gone",
+        "clean:",
+        "every link holds",
+    ):
         assert part in said, f"{part!r} is not in\n{said}"
 
 

@@ -64,7 +64,11 @@ def write_archive(archive: Path, ledger_id: str, reader: Reader, snapshot: Snaps
     try:
         with os.fdopen(os.open(archive, os.O_WRONLY | os.O_CREAT | os.O_EXCL | NO_TRICKS, 0o600), "wb") as file:
             try:
-                file.write(encode_line(ArchiveHeader(version=FORMAT_VERSION, ledger=ledger_id, stream=stream, after=base.sequence, previous=base.hash)))
+                file.write(
+                    encode_line(
+                        ArchiveHeader(version=FORMAT_VERSION, ledger=ledger_id, stream=stream, after=base.sequence, previous=base.hash)
+                    )
+                )
                 while head.sequence < snapshot.sequence:
                     for stored in reader.read(stream, head.sequence, min(1000, snapshot.sequence - head.sequence)):
                         head, position, events = check_link(stored, head), stored.position, events + 1

@@ -205,7 +205,9 @@ class MemoryTransaction(MemoryReader):
         after = check_link(event, head)
         opened = open_event(open_envelope(event.raw))
         if isinstance(opened, UnknownEvent):
-            raise InvalidRecord(f"event {event.sequence} of {event.stream} is a {opened.found_type} v{opened.found_version}, not known here")
+            raise InvalidRecord(
+                f"event {event.sequence} of {event.stream} is a {opened.found_type} v{opened.found_version}, not known here"
+            )
         stored = self._put(event.stream, event.sequence, event.raw, event.hash)
         self._ledger = self._ledger._replace(heads=self._ledger.heads.set(event.stream, after))
         self._guard(event.stream, opened)
@@ -283,7 +285,9 @@ class MemoryTransaction(MemoryReader):
             ledger = self._ledger
             passed = tuple(row._replace(claim=change.target) for row in rows)
             slots = ledger.slots[stream].update({row.slot: row for row in passed})
-            self._ledger = self._ledger._replace(slots=ledger.slots.set(stream, slots), held=ledger.held.set(change.target, ledger.held[change.target] + passed))
+            self._ledger = self._ledger._replace(
+                slots=ledger.slots.set(stream, slots), held=ledger.held.set(change.target, ledger.held[change.target] + passed)
+            )
 
     def _open_row(self, claim: ClaimId, stream: StreamId, tried: str) -> ClaimRow:
         row = self._ledger.claims.get(claim)
@@ -324,7 +328,9 @@ class MemoryTransaction(MemoryReader):
         others = [each for each in ledger.snapshots.get(snapshot.stream, ()) if each.sequence != snapshot.sequence]
         listed = sorted([*others, snapshot], key=lambda each: each.sequence)
         kept = guards.kept_snapshots((each.sequence for each in listed), base.sequence)
-        self._ledger = self._ledger._replace(snapshots=ledger.snapshots.set(snapshot.stream, tuple(each for each in listed if each.sequence in kept)))
+        self._ledger = self._ledger._replace(
+            snapshots=ledger.snapshots.set(snapshot.stream, tuple(each for each in listed if each.sequence in kept))
+        )
 
     def drop_archived(self, snapshot: Snapshot, base: Head, end: Head, position: int) -> int:  # noqa: ARG002  SQLite keeps the position
         """Delete the events between `base` and `end`, which is at the snapshot, and let the chain begin there; returns how many went.

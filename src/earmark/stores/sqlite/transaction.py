@@ -133,7 +133,9 @@ class SqliteTransaction(SqliteReader):
         after = check_link(event, head)
         opened = open_event(open_envelope(event.raw))
         if isinstance(opened, UnknownEvent):
-            raise InvalidRecord(f"event {event.sequence} of {event.stream} is a {opened.found_type} v{opened.found_version}, not known here")
+            raise InvalidRecord(
+                f"event {event.sequence} of {event.stream} is a {opened.found_type} v{opened.found_version}, not known here"
+            )
         number = self._moved(known, event.stream, number, after)
         self._position += 1
         digest = bytes.fromhex(event.hash)
