@@ -166,6 +166,8 @@ def _connected(name: str, flags: int, vfs: str | None) -> apsw.Connection:
         connection = apsw.Connection(name, flags=flags, vfs=vfs)
     except apsw.Error as error:
         raise translated(error, "open", name) from error
+    # Until the file is accepted, closing must not copy a log into it.
+    connection.config(apsw.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1)
     connection.set_busy_timeout(int(BUSY_TIMEOUT_S * 1000))
     return connection
 
@@ -185,6 +187,7 @@ def prepare_connection(connection: apsw.Connection, *, writer: bool) -> None:
             connection.pragma("journal_mode", "wal")
         connection.pragma("synchronous", "full")
         connection.pragma("journal_size_limit", WAL_KEPT_BYTES)
+        connection.config(apsw.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 0)
     else:
         connection.pragma("query_only", 1)
     # The log's files stay when the last user leaves, so that those who may only read can still open the ledger.
@@ -268,7 +271,9 @@ def check_place(path: Path, *, gid: int | None, create: bool) -> None:
     """Make what is missing of folder and file (if `create`), and raise UnsafePlace where others could write or exchange them."""
     owners = {0, os.geteuid()}
     try:
-        if create and not path.parent.exists():
+        if not path.parent.exists():
+            if not create:
+                raise LedgerUnavailable(f"open {path}: No such file or directory", path=str(path))
             make_folder(path.parent, mode=MODE_GROUP_FOLDER if gid is not None else MODE_FOLDER, gid=gid)
         judge_folder(path.parent, owners=owners, gid=gid, chosen=True)
         try:

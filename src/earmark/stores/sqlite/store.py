@@ -17,7 +17,7 @@ from typing import Self
 
 import apsw
 
-from earmark.errors import EarmarkError, InvalidRequest, LedgerBusy, LedgerReadOnly, LockTimeout, OutcomeUnknown, WrongUse
+from earmark.errors import EarmarkError, InvalidRequest, LedgerBusy, LedgerCorrupt, LedgerReadOnly, LockTimeout, OutcomeUnknown, WrongUse
 from earmark.locks import NamedLock
 from earmark.stores.contract import BUSY_TIMEOUT_S
 from earmark.stores.delegating import Delegating
@@ -253,8 +253,11 @@ class SqliteStore(Delegating):
 
     def damages(self) -> tuple[str, ...]:
         """Return what SQLite's own check finds wrong with the file, at most DAMAGES_MAX lines; reads all of it."""
-        with self._view() as reader:
-            found = reader.integrity(DAMAGES_MAX)
+        try:
+            with self._view() as reader:
+                found = reader.integrity(DAMAGES_MAX)
+        except LedgerCorrupt as error:
+            return (error.message,)
         return tuple(line for line in found if line != "ok")
 
     def close(self) -> None:
