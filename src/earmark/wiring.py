@@ -69,6 +69,7 @@ def open_store(settings: Settings) -> SqliteStore:
 def tracker_on(store: Store, where: place.Place, host: HostDriver, settings: Settings, clock: Clock, *, observe: bool) -> Tracker:
     """Return a tracker on an open store, with this machine's node registered, observed where that is due, and swept."""
     machine_ref = host.machine_ref()
+    _recall(store, where, machine_ref)
     known = identity.identity(where, machine_ref, hostname=host.hostname())
     boot_id = host.boot_id()
     terms = Terms(
@@ -93,6 +94,23 @@ def tracker_on(store: Store, where: place.Place, host: HostDriver, settings: Set
         tracker.observe()
     tracker.sweep()
     return tracker
+
+
+def _recall(store: Store, where: place.Place, machine_ref: str | None) -> None:
+    """Write node.json again where a ledger was restored or imported without it: for this machine's node, else for its only one.
+
+    The file gets the machine that the ledger names, so that a ledger of another machine is still noticed as a copy.
+    """
+    if not store.writable or identity.read(where) is not None:
+        return
+    from earmark.tracker.history import replay  # noqa: PLC0415 - only where the file is missing
+
+    with store.reading() as reader:
+        streams = [stream for stream in sorted(reader.heads()) if stream.startswith("node:")]
+        nodes = [state for state in (replay(reader, stream) for stream in streams) if state is not None]
+    mine = [state for state in nodes if state.machine_ref == machine_ref] or (nodes if len(nodes) == 1 else [])
+    if mine:
+        identity.identity(where, mine[0].machine_ref, hostname=mine[0].name, uuid=mine[0].node)
 
 
 def _stranger(store: Store, *, copied: bool) -> str | None:

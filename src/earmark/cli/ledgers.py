@@ -23,7 +23,6 @@ from earmark.stores.lines import LINE_BYTES_MAX
 from earmark.stores.transfer import export_lines, import_lines
 
 EXIT_FINDINGS = 1
-SCRUB_KEY_BYTES = 32
 ARCHIVE_AGE = "-30d"
 
 
@@ -151,8 +150,9 @@ def export(session: Session, *, file: str, scrub: bool, archives: tuple[str, ...
     scrubbing = None
     if scrub:
         from earmark.redactor import Redactor  # noqa: PLC0415 - only a scrubbed export needs it
+        from earmark.stores.identity import scrub_key  # noqa: PLC0415 - as above
 
-        scrubbing = Redactor(os.urandom(SCRUB_KEY_BYTES)).envelope
+        scrubbing = Redactor(scrub_key(places.resolve(session.settings))).envelope
     lines = export_lines(session.tracker.store, archives=[Path(each) for each in archives], scrub=scrubbing)
     if file == "-":
         count = sum(sys.stdout.buffer.write(line) > 0 for line in lines)
