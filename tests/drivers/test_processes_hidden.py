@@ -27,7 +27,8 @@ if subprocess.run(["mount", "-t", "proc", "-o", "hidepid={mode}", "proc", place]
 seen = SystemProcesses()
 root_holder = seen.identify({pid})
 os.setgroups([]); os.setgid({nobody}); os.setuid({nobody})
-own = subprocess.Popen(["sleep", "60"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+own = subprocess.Popen(["sh", "-c", "echo up; read line"], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+own.stdout.readline()  # until its exec is over it still counts as one that changed its user, and is hidden
 for pidfd in (True, False):
     hidden = SystemProcesses(Path(place), pidfd=pidfd)
     me = hidden.identify(os.getpid())
@@ -148,7 +149,7 @@ def made_up(tmp_path: Path, status: str, offsets: str = "") -> ProcFolder:
 @pytest.mark.parametrize(("status", "ours"), [("NSpid:\t7\n", True), ("NSpid:\t812\t7\n", False), ("Name:\tx\n", False)])
 def test_whose_numbers_a_proc_shows(tmp_path: Path, status: str, ours: bool) -> None:
     """A /proc whose numbers for us have more than one level belongs to a namespace above ours."""
-    assert made_up(tmp_path, status).is_ours() is ours
+    assert made_up(tmp_path, status).view.ours is ours
 
 
 @pytest.mark.parametrize(
@@ -156,7 +157,7 @@ def test_whose_numbers_a_proc_shows(tmp_path: Path, status: str, ours: bool) -> 
 )
 def test_the_shift_of_a_time_namespace(tmp_path: Path, offsets: str, ns: int) -> None:
     """Start times in a time namespace are shifted by its boottime offset."""
-    assert made_up(tmp_path, "", offsets).boot_offset_ns() == ns
+    assert made_up(tmp_path, "", offsets).view.offset_ns == ns
 
 
 TIME_NAMESPACE = """

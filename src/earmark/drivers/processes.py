@@ -37,7 +37,7 @@ class SystemProcesses:
 
     def identify(self, pid: int, role: Role = "caller") -> Holder:
         """Return the identity of a live process, as counted in our own pid namespace; raises HostUnavailable if it cannot be read."""
-        namespace = self._proc.namespace()
+        namespace = self._proc.view.namespace
         if namespace is None:
             raise HostUnavailable(f"process {pid}: our own pid namespace cannot be read from {self._proc.root}/self/ns/pid", pid=pid)
         with self._open(pid) as pidfd:
@@ -109,7 +109,7 @@ class SystemProcesses:
         return bool(holder.boot_id and self._boot_id) and holder.boot_id != self._boot_id
 
     def _is_local(self, holder: Holder) -> bool:
-        return not self._other_boot(holder) and 0 < holder.pid <= PID_MAX and holder.pid_namespace == self._proc.namespace()
+        return not self._other_boot(holder) and 0 < holder.pid <= PID_MAX and holder.pid_namespace == self._proc.view.namespace
 
     def _ended(self, holder: Holder) -> bool:
         return self._other_boot(holder) or self._process(holder) == "dead"
@@ -148,21 +148,21 @@ class SystemProcesses:
         """What /proc shows of a process of our namespace, whose own numbers may be another namespace's."""
         if pid == os.getpid():
             return self._proc.stat("self")
-        if self._proc.is_ours():
+        if self._proc.view.ours:
             return self._proc.stat(pid)
         shown = None if pidfd is None else self._proc.number_of(pidfd)
         return Unseen.ABSENT if shown is None else self._proc.stat(shown)
 
     def _since_boot(self, seen: Stat) -> int:
-        return max(0, seen.start_ticks - self._proc.boot_offset_ns() * _ticks_per_second() // NANOSECONDS)
+        return max(0, seen.start_ticks - self._proc.view.offset_ns * _ticks_per_second() // NANOSECONDS)
 
     def _same_start(self, holder: Holder, seen: Stat) -> bool:
         """Compare start times; where our time namespace shifts them by parts of a tick, a neighbouring tick is the same."""
-        uneven = self._proc.boot_offset_ns() * _ticks_per_second() % NANOSECONDS != 0
+        uneven = self._proc.view.offset_ns * _ticks_per_second() % NANOSECONDS != 0
         return abs(self._since_boot(seen) - holder.start_ticks) <= (1 if uneven else 0)
 
     def _session(self, holder: Holder, session: int) -> Liveness:
-        leads = session == holder.pid and self._proc.boot_offset_ns() == 0
+        leads = session == holder.pid and self._proc.view.offset_ns == 0
         return session_life(self._proc, session, holder.start_ticks if leads else None)
 
 

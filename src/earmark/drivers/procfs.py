@@ -14,7 +14,8 @@ from enum import Enum
 from pathlib import Path
 from typing import NamedTuple
 
-FILE_BYTES_MAX = 1 << 20
+READ_BYTES = 1 << 16
+READS_MAX = 64
 PID_MAX = 1 << 22
 """PID_MAX_LIMIT of the kernel: no pid is larger."""
 NANOSECONDS = 1_000_000_000
@@ -64,18 +65,46 @@ def parse_stat(text: str) -> Stat | None:
     return Stat(pid, fields[0], parent, session, threads, start) if pid > 0 and start >= 0 else None
 
 
+class View(NamedTuple):
+    """How we and a /proc stand to each other; it stays for the life of a process.
+
+    `ours` says whether its numbers are those of our own pid namespace, whose inode is `namespace` (0: the kernel has none, None: cannot be
+    read); `offset_ns` is what our time namespace adds to the start times that we are shown.
+    """
+
+    pid: int
+    ours: bool
+    namespace: int | None
+    offset_ns: int
+
+
 class ProcFolder:
     """The processes that the /proc mounted at `root` shows to us."""
 
     def __init__(self, root: Path) -> None:
         self.root = root
+        self._first_view = self._look_around()
+
+    @property
+    def view(self) -> View:
+        """How we stand to this /proc: as found at first, or, in a forked process, as it is now."""
+        return self._first_view if self._first_view.pid == os.getpid() else self._look_around()
+
+    def _look_around(self) -> View:
+        return View(os.getpid(), self._is_ours(), self._namespace(), self._boot_offset_ns())
 
     def text(self, name: str) -> str:
         """Return a file's text, any byte as one character; raises OSError."""
-        with (self.root / name).open("rb", buffering=0) as file:
-            return file.read(FILE_BYTES_MAX).decode("latin-1")
+        descriptor = os.open(f"{self.root}/{name}", os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            parts = [os.read(descriptor, READ_BYTES)]
+            while parts[-1] and len(parts) < READS_MAX:
+                parts.append(os.read(descriptor, READ_BYTES))
+        finally:
+            os.close(descriptor)
+        return b"".join(parts).decode("latin-1")
 
-    def is_ours(self) -> bool:
+    def _is_ours(self) -> bool:
         """Say whether its numbers are those of our own pid namespace: NSpid then has one number, the innermost."""
         try:
             numbers = re.search(r"^NSpid:((?:\s+[0-9]{1,7})+)$", self.text("self/status"), re.MULTILINE)
@@ -85,7 +114,7 @@ class ProcFolder:
         except OSError:  # not shown here at all: then its numbers mean nothing to us
             return False
 
-    def namespace(self) -> int | None:
+    def _namespace(self) -> int | None:
         """Return the inode of our pid namespace; 0 if the kernel has none, None if it cannot be read."""
         try:
             return (self.root / "self/ns/pid").stat().st_ino
@@ -117,7 +146,7 @@ class ProcFolder:
         match = re.search(r"^Pid:\s+([0-9]{1,7})$", text, re.MULTILINE)
         return int(match[1]) or None if match else None
 
-    def boot_offset_ns(self) -> int:
+    def _boot_offset_ns(self) -> int:
         """Return what our time namespace adds to the start times shown to us, in nanoseconds (time_namespaces(7))."""
         try:
             text = self.text("self/timens_offsets")

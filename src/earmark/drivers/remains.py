@@ -41,7 +41,7 @@ def session_life(proc: ProcFolder, session: int, leader_ticks: int | None = None
     `leader_ticks` is when the session's first leader began (as this /proc shows it), None if that is not known: a number that another process bears now
     was free before, and the kernel frees the number of a session only when nobody is in it.
     """
-    if not proc.is_ours() or not proc.shows_all():
+    if not proc.view.ours or not proc.shows_all():
         return "unknown"
     leader = proc.stat(session)
     if leader_ticks is not None and isinstance(leader, Stat) and leader.start_ticks != leader_ticks:
