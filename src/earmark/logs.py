@@ -7,8 +7,8 @@ really written, so that a command that logs nothing does not pay for it.
 
 from __future__ import annotations
 
+import os
 import re
-import secrets
 import sys
 from collections.abc import Callable
 from typing import Literal, NamedTuple, Protocol, TextIO
@@ -44,27 +44,35 @@ class Wishes(Protocol):
 
 
 class Lines(NamedTuple):
-    """How lines are written: the least rank, their form, who redacts, whether that is on, where to (None: standard error), what clock."""
+    """How lines are written: the least rank, their form, where the redactor's key comes from, whether it is on, where to, what clock.
+
+    `stream` None is standard error.
+    """
 
     rank: int
     form: Form
-    redactor: Redactor
+    key: Callable[[], bytes]
     scrub: bool = True
     stream: TextIO | None = None
     clock: Clock = SystemClock()
 
 
-_lines = Lines(RANKS["warning"], "console", Redactor(secrets.token_bytes(KEY_BYTES)))
+def fleeting_key() -> bytes:
+    """Return a key that lives as long as this process: pseudonyms are equal within it only."""
+    return _fleeting_key
 
 
-def configure(wishes: Wishes, *, key: bytes | None = None, stream: TextIO | None = None, clock: Clock | None = None) -> None:
-    """Set how lines are written from now on; `key` (32 bytes, kept beside the ledger) makes pseudonyms equal over processes.
+_fleeting_key = os.urandom(KEY_BYTES)
+_lines = Lines(RANKS["warning"], "console", fleeting_key)
 
-    Without a key they are equal within this process only. Where the redactor is off a line says so at once.
+
+def configure(wishes: Wishes, *, key: Callable[[], bytes] = fleeting_key, stream: TextIO | None = None, clock: Clock | None = None) -> None:
+    """Set how lines are written from now on. `key` is asked for 32 bytes at the first line that is really written.
+
+    With the key that lies beside the ledger pseudonyms are equal over processes. Where the redactor is off a line says so at once.
     """
     global _lines  # noqa: PLW0603 - one reference to an immutable value, exchanged whole
-    redactor = Redactor(key if key is not None else secrets.token_bytes(KEY_BYTES))
-    _lines = Lines(RANKS[wishes.log_level], wishes.log_format, redactor, wishes.log_scrub, stream, clock or SystemClock())
+    _lines = Lines(RANKS[wishes.log_level], wishes.log_format, key, wishes.log_scrub, stream, clock or SystemClock())
     if not wishes.log_scrub:
         log("log.loosened", level="warning", setting="log_scrub", value=False)
 
@@ -81,18 +89,18 @@ def log(noun_verb: str, *, level: Level = "info", **fields: object) -> None:
     if not EVENT.fullmatch(noun_verb):
         raise WrongUse(f"a log line is named noun.verb, not {noun_verb[:60]!r}", found=noun_verb[:60])
     shown = dict(list(fields.items())[:LINE_FIELDS_MAX])
-    values = lines.redactor.fields(shown) if lines.scrub else {name: plain(value) for name, value in shown.items()}
+    values = Redactor(lines.key()).fields(shown) if lines.scrub else {name: plain(value) for name, value in shown.items()}
     writer(lines)(noun_verb, level, values)
 
 
 def redactor() -> Redactor:
-    """Return the redactor in force: the same that lines pass, whether or not it is on for them."""
-    return _lines.redactor
+    """Return the redactor of the lines, whether or not it is on for them."""
+    return Redactor(_lines.key())
 
 
 def scrub_envelope(raw: bytes) -> bytes:
     """Return a stored event without identities, secrets and free text, for `export --scrub`; raises InvalidRecord."""
-    return _lines.redactor.envelope(raw)
+    return redactor().envelope(raw)
 
 
 def plain(value: object) -> object:

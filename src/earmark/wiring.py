@@ -37,8 +37,8 @@ def open_tracker(
     """
     if settings is None:
         settings = load({"ledger": os.fspath(path) if path is not None else None, "private": True if private else None})
-    configure(settings)
     where = place.resolve(settings)
+    configure(settings, key=lambda: identity.log_key(where))
     place.prepare(where)
     host = SysfsDriver(disks=tuple((disk.name, Path(disk.path)) for disk in settings.disks))
     store = SqliteStore(where.path, gid=where.gid)
@@ -60,8 +60,8 @@ def look_at(settings: Settings, root: Path | None = None) -> tuple[Observation, 
 
 def open_store(settings: Settings) -> SqliteStore:
     """Open the ledger that the settings name as a bare store, made if it is new: no node is registered in it (for import)."""
-    configure(settings)
     where = place.resolve(settings)
+    configure(settings, key=lambda: identity.log_key(where))
     place.prepare(where)
     return SqliteStore(where.path, gid=where.gid)
 

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import msgspec
@@ -51,7 +53,7 @@ def captured() -> Iterator[Captured]:
     """Log everything, redacted, as JSON, into memory; put the old way back afterwards."""
     before = logs._lines
     stream = io.StringIO()
-    logs.configure(Settings(log_level="debug", log_format="json"), key=KEY, stream=stream)
+    logs.configure(Settings(log_level="debug", log_format="json"), key=lambda: KEY, stream=stream)
     yield Captured(stream)
     logs._lines = before
 
@@ -63,7 +65,7 @@ def test_no_hostile_value_reaches_a_line(value: str, form: logs.Form) -> None:
     """A hostile value in every field that there is, and in one that there is not, leaves no trace of itself on the line."""
     before, stream = logs._lines, io.StringIO()
     try:
-        logs.configure(Settings(log_level="debug", log_format=form), key=KEY, stream=stream)
+        logs.configure(Settings(log_level="debug", log_format=form), key=lambda: KEY, stream=stream)
         fields: dict[str, Any] = dict.fromkeys(FIELDS, value) | {
             "unheard_of": value,
             "password": value,
@@ -139,6 +141,20 @@ def test_loosening_is_itself_logged() -> None:
     assert "log.loosened" in first
     assert "log_scrub" in first
     assert "al\\x1b[31mice\\nforged.line" in second
+
+
+def test_lines_of_one_ledger_correlate_over_processes(tmp_path: Path) -> None:
+    """Two commands on one ledger log the same pseudonym for one consumer; on another ledger it is another one."""
+    said = []
+    for ledger, name in ((tmp_path / "a", "one"), (tmp_path / "a", "two"), (tmp_path / "b", "one")):
+        ledger.mkdir(exist_ok=True, mode=0o700)
+        environment = {**os.environ, "EARMARK_LEDGER": str(ledger / "ledger.db"), "EARMARK_LOG_LEVEL": "info", "EARMARK_LOG_FORMAT": "json"}
+        run = [sys.executable, "-m", "earmark.cli.main", "claim", "--cpus", "1", "--consumer", name, "--mem", "1MiB"]
+        done = subprocess.run(run, env=environment, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
+        lines = [json.loads(line) for line in done.stderr.splitlines() if line.startswith("{")]
+        said.append(next(line["node"] for line in lines if "node" in line))
+    assert said[0] == said[1] != said[2]
 
 
 def test_an_event_is_named_noun_verb(captured: Captured) -> None:

@@ -15,6 +15,7 @@ from msgspec import Meta
 from earmark.core.model.ids import NodeId, name, node_id
 from earmark.core.model.value import Value
 from earmark.errors import InvalidRecord, InvalidRequest, UnsafePlace
+from earmark.logs import fleeting_key
 from earmark.stores.place import Place
 from earmark.stores.safe_files import create_once, read_small, replace_file
 
@@ -96,6 +97,14 @@ def scrub_key(place: Place) -> bytes:
             return found
         create_once(path, os.urandom(KEY_BYTES), mode=MODE if place.gid is None else MODE_GROUP, gid=place.gid)
     raise UnsafePlace(f"{path} was made and is gone again", path=str(path))
+
+
+def log_key(place: Place) -> bytes:
+    """Return the ledger's key for log lines, or the process's own where the ledger's can be neither read nor made."""
+    try:
+        return scrub_key(place)
+    except (UnsafePlace, InvalidRecord):
+        return fleeting_key()
 
 
 def encode(made: NodeFile) -> bytes:
