@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from earmark.core.ledger.state import NODE_CORDON, NodeState
 from earmark.core.model.claim import Claim, Holder, Role
 from earmark.drivers.contract import ProcessDriver
 
@@ -65,20 +64,3 @@ class Leases:
 def same_process(one: Holder, other: Holder) -> bool:
     """Say whether two holders name the same process."""
     return (one.boot_id, one.pid_namespace, one.pid, one.start_ticks) == (other.boot_id, other.pid_namespace, other.pid, other.start_ticks)
-
-
-def is_due(state: NodeState, evidence: Evidence, now_ms: int, grace_ms: int) -> bool:
-    """Say whether a sweep would find anything to do on a node."""
-    gone, alive = frozenset(evidence.gone), frozenset(evidence.alive)
-    now_ms = max(now_ms, state.at_ms)
-    for claim in state.claims.values():
-        if any(holder in gone for holder in claim.holders):
-            return True
-        if claim.phase != "draining":
-            if claim.deadline_ms is not None and now_ms >= claim.deadline_ms:
-                return True
-        elif now_ms - (claim.draining_since_ms or 0) >= grace_ms and not any(holder in alive for holder in claim.holders):
-            return True
-    return any(
-        cordon.until_ms is not None and now_ms >= cordon.until_ms for key, cordon in state.cordons.items() if key or key == NODE_CORDON
-    )

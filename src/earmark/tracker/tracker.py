@@ -18,6 +18,7 @@ import msgspec
 from earmark.clock import Clock
 from earmark.core.ledger import commands as c
 from earmark.core.ledger.codec import Envelope, Stored, open_envelope, open_event
+from earmark.core.ledger.decide import due
 from earmark.core.ledger.decide import place as placed
 from earmark.core.ledger.events import Event
 from earmark.core.ledger.state import NodeState
@@ -31,7 +32,7 @@ from earmark.core.model.request import Request
 from earmark.drivers.contract import HostDriver, Observation
 from earmark.errors import InvalidRequest, LedgerBroken, LedgerForeign, LedgerReadOnly, UnknownClaim, UnknownNode, WrongUse
 from earmark.stores.contract import ClaimRow, Store, Ticket
-from earmark.tracker.leases import Leases, is_due
+from earmark.tracker.leases import Leases
 from earmark.tracker.snapshots import snapshot_of
 from earmark.tracker.writer import Key, Writer, checked, encoded
 
@@ -240,9 +241,10 @@ class Tracker:
         """Let time and deaths take effect on this machine's node; None if nothing was due."""
         state = self._known(self.home)
         evidence = self._leases.evidence(state.live())
-        if not self._can_write() or not is_due(state, evidence, self.clock.now_ms(), self.terms.drain_grace_ms):
+        command = c.SweepNode(node=state.node, gone=evidence.gone, alive=evidence.alive, grace_ms=self.terms.drain_grace_ms)
+        if not self._can_write() or not due(state, command, self.clock.now_ms()):
             return None
-        return self._answer(c.SweepNode(node=state.node, gone=evidence.gone, alive=evidence.alive, grace_ms=self.terms.drain_grace_ms))
+        return self._answer(command)
 
     def watching(self, every_s: float = 5.0) -> AbstractContextManager[None]:
         """Sweep while a `with` block runs: when a holder dies, and every `every_s` seconds; for programs that keep a tracker open."""

@@ -44,13 +44,13 @@ def _rounds(tracker: Tracker, leases: Leases, stop: threading.Event, every_s: fl
     waited_s = every_s
     while not stop.is_set():
         try:
-            if waited_s >= every_s:
+            evidence = leases.evidence(tracker.node().live())
+            if evidence.gone or waited_s >= every_s:
                 tracker.sweep()
                 waited_s = 0.0
-            holders = leases.evidence(tracker.node().live()).alive
-            died = leases.wait(holders, LOOK_S) if holders else stop.wait(LOOK_S)
-            waited_s = every_s if died else waited_s + LOOK_S
+            died = leases.wait(evidence.alive, LOOK_S) if evidence.alive else stop.wait(LOOK_S)
+            waited_s += 0.0 if died else LOOK_S
         except EarmarkError as error:
             log("watch.failed", level="warning", code=error.code)
-            waited_s = every_s
+            stop.wait(LOOK_S)
         stop.wait(PAUSE_S)

@@ -250,16 +250,23 @@ def about(claim: Claim) -> About:
 
 
 def _sweep(state: NodeState, command: c.SweepNode, facts: Facts) -> Decision:
-    now_ms = max(facts.now_ms, state.at_ms)
+    found = due(state, command, facts.now_ms)
+    touched = tuple(dict.fromkeys(event.claim for event in found if isinstance(event, e.ClaimDraining | e.ClaimEnded)))
+    return Decision(events=found, outcome="swept", touched=touched)
+
+
+def due(state: NodeState, command: c.SweepNode, clock_ms: int) -> tuple[e.Event, ...]:
+    """Return what a sweep would record now; () if time and deaths have changed nothing."""
+    now_ms = max(clock_ms, state.at_ms)
     found: list[e.Event] = []
     for claim in state.live():
-        found.extend(_sweep_claim(claim, command, now_ms))
+        if claim.holders or claim.deadline_ms is not None or claim.phase == "draining":
+            found.extend(_sweep_claim(claim, command, now_ms))
     for key in sorted(state.cordons):
         cordon = state.cordons[key]
         if cordon.until_ms is not None and now_ms >= cordon.until_ms:
             found.append(e.Uncordoned(unit=cordon.unit, cause="expired"))
-    touched = tuple(dict.fromkeys(event.claim for event in found if isinstance(event, e.ClaimDraining | e.ClaimEnded)))
-    return Decision(events=tuple(found), outcome="swept", touched=touched)
+    return tuple(found)
 
 
 def _sweep_claim(claim: Claim, command: c.SweepNode, now_ms: int) -> list[e.Event]:
