@@ -26,6 +26,7 @@ lint: $(STAMP) ## style, types, floors, secrets, generated pages
 docs: $(STAMP) ## make the generated pages again
 	@$(PY) tools/rules_page.py
 	@$(PY) tools/settings_page.py
+	@$(PY) tools/cli_page.py
 
 bench: $(STAMP) ## measure; writes its report to bench/out
 	@$(PY) bench/all.py

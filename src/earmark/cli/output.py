@@ -329,7 +329,7 @@ class FindingOut(Out, frozen=True):
 
 
 class AuditOut(Out, frozen=True):
-    """The answer of audit; exit code 1 if there is an error among the findings."""
+    """The answer of audit; `clean`: nothing was found at all."""
 
     clean: bool
     errors: int
