@@ -6,6 +6,7 @@ The ids and titles stand in docs/reference/rules.toml, the tests are found by th
 from __future__ import annotations
 
 import ast
+import functools
 import sys
 import tomllib
 from collections.abc import Iterator
@@ -50,6 +51,7 @@ class Rule(NamedTuple):
     unwanted: str | None
 
 
+@functools.cache
 def marked_tests(root: Path = ROOT) -> list[Marked]:
     """Return the tests with a `rule` marker, by file and line; a marker on a class or module counts for each of its tests."""
     found: list[Marked] = []

@@ -50,8 +50,9 @@ def sources(*folders: str) -> tuple[Source, ...]:
     return tuple(found)
 
 
-def functions(source: Source) -> Iterator[Function]:
-    """Yield every function and method of a file, nested ones too."""
+@functools.cache
+def functions(source: Source) -> tuple[Function, ...]:
+    """Return every function and method of a file, nested ones too."""
 
     def below(body: list[ast.stmt], prefix: str, *, public: bool) -> Iterator[Function]:
         for node in body:
@@ -65,7 +66,7 @@ def functions(source: Source) -> Iterator[Function]:
                 inner = [child for child in ast.iter_child_nodes(node) if isinstance(child, ast.stmt)]
                 yield from below(inner, prefix, public=public)
 
-    yield from below(source.tree.body, "", public=True)
+    return tuple(below(source.tree.body, "", public=True))
 
 
 def classes(source: Source) -> Iterator[ast.ClassDef]:
