@@ -8,9 +8,10 @@ import sys
 from pathlib import Path
 
 import pytest
+from tests.drivers.living import in_program
 from tests.drivers.roots import Root, two_sockets
 
-from earmark.drivers.sysfs.disk import read_disks
+from earmark.drivers.sysfs.disk import _wholes, read_disks
 from earmark.drivers.sysfs.observe import SysfsDriver
 from earmark.drivers.sysfs.tree import Tree
 from earmark.drivers.sysfs.usable import Limits, read_limits
@@ -146,6 +147,40 @@ def test_disks_of_this_host(tmp_path: Path) -> None:
     disks = read_disks(tree, (("work", str(tmp_path)), ("again", str(tmp_path)), ("gone", f"{tmp_path}/gone"), ("odd", "a\0b")))
     assert [disk.name for disk in disks] == ["work"]
     assert disks[0].total_bytes >= (disks[0].free_bytes or 0) > 0
-    assert "is on the file system of disk work" in tree.notes[0]
+    assert "shares its space with disk work" in tree.notes[0]
     assert "No such file" in tree.notes[1]
     assert len(tree.notes) == 3
+
+
+def test_parts_of_one_pool_are_one_space(root: Root) -> None:
+    """Subvolumes of one btrfs and data sets of one ZFS pool have numbers of their own and one space."""
+    root.write(
+        "proc/self/mountinfo",
+        "30 1 0:31 /a /a rw - btrfs /dev/sda1 rw\n31 1 0:32 /b /b rw - btrfs /dev/sda1 rw\n"
+        "32 1 0:33 / /c rw - zfs tank/c rw\n33 1 0:34 / /d rw - zfs tank/d/e rw\n34 1 8:1 / / rw - ext4 /dev/sda2 rw\n - x",
+    )
+    assert _wholes(Tree(root.path)) == {
+        "0:31": ("btrfs", "/dev/sda1"), "0:32": ("btrfs", "/dev/sda1"), "0:33": ("zfs", "tank"), "0:34": ("zfs", "tank")
+    }  # fmt: skip
+
+
+BARE = """
+import subprocess
+from earmark.drivers.sysfs.discovery import discovery_json
+from earmark.drivers.sysfs.observe import SysfsDriver
+if any(subprocess.run(["mount", "-t", "tmpfs", "none", place]).returncode for place in ("/sys", "/proc/driver")):
+    sys.exit("NOT ALLOWED")
+os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
+os.setgroups([]); os.setgid(65534); os.setuid(65534)
+seen = SysfsDriver(disks=(("root", "/"),)).observe()
+shown = discovery_json(seen)
+print(len(shown["usable"]), len(shown["cells"]), shown["cells"][0]["memory_bytes"] > 0, len(shown["disks"]), len(seen.boot_id), len(shown["notes"]) > 1)
+processes = SystemProcesses(pidfd=False)
+print(processes.status(processes.identify(os.getpid())))
+"""
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can lay an empty folder over /sys")
+def test_an_ordinary_user_without_sysfs_cgroups_or_pidfd() -> None:
+    """In a container-like place with nothing but /proc an ordinary user still sees one usable CPU, a cell with memory and himself."""
+    assert in_program(BARE, "unshare", "-m", "--propagation", "private") == ["1", "1", "True", "1", "36", "True", "alive"]
