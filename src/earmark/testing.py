@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import re
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 from earmark.core.ledger.audit import Finding
 from earmark.core.ledger.commands import ConfigureNode, ObserveMachine, RegisterNode
@@ -20,7 +20,7 @@ from earmark.core.model.topology import Cell, Cpu, Device, Disk, Machine, PagePo
 from earmark.core.model.units import GIB, parse_bytes
 from earmark.drivers.contract import Observation, ProcessDriver
 from earmark.errors import HostUnavailable, InvalidRequest
-from earmark.stores.contract import Store
+from earmark.stores.contract import BUSY_TIMEOUT_S, Store, Transaction
 from earmark.stores.memory import MemoryStore
 from earmark.tracker.leases import Leases
 from earmark.tracker.tracker import Terms, Tracker
@@ -156,6 +156,36 @@ class GivenProcesses:
     def wait(self, holders: Sequence[Holder], timeout_s: float) -> bool:
         """Say whether one of the holders is dead; nobody dies while a test waits, so `timeout_s` is not spent."""
         return timeout_s >= 0 and any(self.status(holder) == "dead" for holder in holders)
+
+
+class FaultyStore:
+    """A store that counts its commits and fails or waits around them as a test says; everything else is the inner store's.
+
+    `before_commit` is called inside each write transaction, at its end: what it raises rolls everything back. `after_commit` is called
+    when the commit stands and nobody was told yet. Use `as_store()` where a Store is wanted.
+    """
+
+    def __init__(self, inner: Store) -> None:
+        self.inner = inner
+        self.commits = 0
+        self.before_commit: Callable[[], object] = int
+        self.after_commit: Callable[[], object] = int
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.inner, name)
+
+    def as_store(self) -> Store:
+        """Return this as what it stands for."""
+        return cast("Store", self)
+
+    @contextmanager
+    def transaction(self, *, purpose: str = "write", timeout_s: float = BUSY_TIMEOUT_S) -> Iterator[Transaction]:
+        """Enter the inner store's write transaction, with the faults at its end."""
+        with self.inner.transaction(purpose=purpose, timeout_s=timeout_s) as tx:
+            yield tx
+            self.before_commit()
+        self.commits += 1
+        self.after_commit()
 
 
 class Bench(NamedTuple):

@@ -10,7 +10,7 @@ from typing import Annotated, Literal
 
 from msgspec import Meta
 
-from earmark.core.model.claim import HOLDERS_MAX, Cause, Claim, Holder, Leg, Purpose
+from earmark.core.model.claim import HOLDERS_MAX, Cause, Claim, Holder, Leg, Moment, Purpose
 from earmark.core.model.grant import Grant
 from earmark.core.model.ids import ClaimId, ConsumerId, NodeId, Owner, UnitId
 from earmark.core.model.node import NodeSettings
@@ -58,7 +58,7 @@ class CordonUnit(Command, frozen=True):
 
     unit: UnitId | None
     reason: str
-    until_ms: int | None = None
+    until_ms: Moment | None = None
 
 
 class UncordonUnit(Command, frozen=True):
@@ -81,7 +81,7 @@ class HoldClaim(Command, frozen=True):
     purpose: Purpose = "main"
     move: str | None = None
     leg: Leg | None = None
-    deadline_ms: int | None = None
+    deadline_ms: Moment | None = None
     confirm: bool = False
     holders: Holders = ()
 
@@ -90,7 +90,7 @@ class ConfirmClaim(Command, frozen=True):
     """Keep a held claim; `deadline_ms` is its new end (None: none), `holders` replace the old ones."""
 
     claim: ClaimId
-    deadline_ms: int | None = None
+    deadline_ms: Moment | None = None
     holders: Holders = ()
     generation: int | None = None
 
@@ -107,7 +107,7 @@ class RenewClaim(Command, frozen=True):
     """Move a claim's deadline."""
 
     claim: ClaimId
-    deadline_ms: int | None
+    deadline_ms: Moment | None
     generation: int | None = None
 
 

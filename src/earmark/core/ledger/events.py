@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-from earmark.core.model.claim import Cause, Cordon, Holder, Leg, Purpose
+from earmark.core.model.claim import Cause, Cordon, Holder, Leg, Moment, Purpose
 from earmark.core.model.grant import Grant
 from earmark.core.model.ids import ClaimId, ConsumerId, NodeId, Owner, UnitId
 from earmark.core.model.node import NodeSettings
@@ -89,7 +89,7 @@ class ClaimHeld(ClaimEvent, frozen=True):
     owner: Owner
     request: Request
     grant: Grant
-    deadline_ms: int | None = None
+    deadline_ms: Moment | None = None
     holders: tuple[Holder, ...] = ()
 
 
@@ -97,7 +97,7 @@ class ClaimConfirmed(ClaimEvent, frozen=True):
     """What was to be started has started; the claim stays until it is released or its new deadline passes."""
 
     type: ClassVar[str] = "claim.confirmed"
-    deadline_ms: int | None = None
+    deadline_ms: Moment | None = None
     holders: tuple[Holder, ...] = ()
 
 
@@ -112,7 +112,7 @@ class ClaimRenewed(ClaimEvent, frozen=True):
     """The claim has a new deadline (None: no end)."""
 
     type: ClassVar[str] = "claim.renewed"
-    deadline_ms: int | None
+    deadline_ms: Moment | None
 
 
 class ClaimDraining(ClaimEvent, frozen=True):

@@ -23,6 +23,9 @@ Role = Literal["caller", "runner", "child"]
 Liveness = Literal["alive", "dead", "unknown"]
 
 HOLDERS_MAX = 16
+MOMENT_MS_MAX = 253_402_300_799_999
+"""The end of the year 9999, in milliseconds since the epoch: what every calendar can still show."""
+Moment = Annotated[int, Meta(ge=0, le=MOMENT_MS_MAX)]
 
 
 class Holder(Value, frozen=True):
@@ -60,7 +63,7 @@ class Claim(Value, frozen=True):
     move: str | None = None
     leg: Leg | None = None
     held_at_ms: int = 0
-    deadline_ms: int | None = None
+    deadline_ms: Moment | None = None
     holders: tuple[Holder, ...] = ()
     draining_since_ms: int | None = None
     cause: Cause | None = None
@@ -83,4 +86,4 @@ class Cordon(Value, frozen=True):
     unit: UnitId | None
     reason: str
     since_ms: int
-    until_ms: int | None = None
+    until_ms: Moment | None = None
