@@ -34,13 +34,15 @@ async def main() -> None:
             for line in await asyncio.gather(*(job(tracker, number) for number in range(4))):
                 print(line)
 
+            begun = asyncio.Event()
+
             async def endless() -> None:
                 async with tracker.aborrow(REQUEST, consumer="endless"):
+                    begun.set()
                     await asyncio.sleep(3600)
 
             task = asyncio.create_task(endless())
-            while not tracker.node().claims:
-                await asyncio.sleep(0.01)
+            await begun.wait()
             task.cancel()
             await asyncio.gather(task, return_exceptions=True)
         print(f"cancelled: {task.cancelled()}, claims that live: {len(tracker.node().claims)}, findings: {len(tracker.audit())}")

@@ -16,6 +16,11 @@ from earmark.errors import Refused
 MIB = 1 << 20
 
 
+def start_the_service() -> None:
+    """Fail, as services sometimes do."""
+    raise OSError("the service did not start")
+
+
 def main() -> None:
     """Take, keep, give back."""
     with (
@@ -34,7 +39,7 @@ def main() -> None:
         # claim: kept if the block ends well, gone if it does not
         try:
             with tracker.claim(cpu, consumer="service"):
-                raise OSError("the service did not start")
+                start_the_service()
         except OSError as error:
             print(f"{error}: {len(tracker.node().claims)} claims live")
         with tracker.claim(cpu, consumer="service", ttl_ms=3_600_000) as kept:
@@ -51,7 +56,9 @@ def main() -> None:
             with tracker.borrow(cpu, consumer="service"):
                 print("never reached")
         except Refused as refused:
-            print(f"refused: {refused.refusal.reasons[0].code}")
+            print(
+                f"refused: {[reason.code for reason in refused.refusal.reasons] if isinstance(refused.refusal, earmark.Refusal) else refused}"
+            )
         print(f"release: {tracker.release('service').outcome}, and again: {tracker.release(kept.id).message}")
 
         # a claim that lives as long as a process: the proof of its end is the end of the process
