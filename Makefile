@@ -27,8 +27,9 @@ docs: $(STAMP) ## make the generated pages again
 	@$(PY) tools/rules_page.py
 	@$(PY) tools/settings_page.py
 	@$(PY) tools/cli_page.py
+	@$(PY) tools/cli_page.py
 
-bench: $(STAMP) ## measure; writes its report to bench/out
+bench: $(STAMP) ## measure, with durable writes on the disk under TMPDIR; a line of JSON for each bench
 	@$(PY) bench/all.py
 
 constraints: ## resolve constraints.txt again (installs uv into a temporary folder)

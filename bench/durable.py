@@ -117,7 +117,6 @@ class Bare:
         for size in self._sizes[:2] if kind == "hold" else self._sizes[2:]:
             self._position += 1
             execute(sql.NEW_EVENT, (self._position, 1, self._position, bytes(32), bytes(size)))
-        execute(sql.MOVE_STREAM, (self._position, 1, 1, bytes(32), 1))
         if kind == "hold":
             execute(sql.NEW_CLAIM, (claim, 1, claim, "main"))
             execute(sql.NEW_SLOT, (1, "cpu:" + claim, claim, "cpu:1"))

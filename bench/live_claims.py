@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from pathlib import Path
+from typing import Any
 
 from earmark.core.ledger.commands import Answer
 from earmark.core.model.node import NodeSettings
@@ -21,7 +22,7 @@ WISH = Request(vcpus=1, memory_bytes=16 * MIB)
 
 def main() -> None:
     """Measure and report."""
-    rows = []
+    rows: list[dict[str, Any]] = []
     with (
         tempfile.TemporaryDirectory(prefix="earmark-bench-") as name,
         SqliteStore(Path(name, "ledger.db")) as store,
