@@ -10,13 +10,15 @@ from typing import Any
 import click
 import msgspec
 
+from earmark.cli import output as o
+from earmark.cli import output_machine as m
 from earmark.cli.drawing import CROSS
 from earmark.cli.main import SECTIONS, cli
 from earmark.cli.node_settings import ALIASES, DEFAULTS, OPTIONS
-from earmark.cli.output import ANSWERS
 from earmark.cli.run import RunOut
 from earmark.cli.verb import common_options
 from earmark.core.model.grant import Grant
+from earmark.core.model.node import NodeSettings
 from earmark.core.model.request import Request
 
 FOLDER = Path(__file__).resolve().parents[1] / "docs/reference"
@@ -77,6 +79,27 @@ answer, on standard output, in the shape of `fit`.
 The same as JSON Schema 2020-12: [json-schema.json](json-schema.json), each shape under `$defs`.
 
 """
+
+ANSWERS: tuple[tuple[str, type[msgspec.Struct]], ...] = (
+    ("earmark, show, node show", m.MachineOut),
+    ("list", o.ListOut),
+    ("show CLAIM", o.ClaimOut),
+    ("show CLAIM, of one that has ended", o.EndedOut),
+    ("who", o.WhoOut),
+    ("fit, why-not, a refused claim", o.FitOut),
+    ("claim, confirm, abort, renew, release, return, node set, cordon, uncordon, rehome", o.AnswerOut),
+    ("node list (a list of these)", m.NodeOut),
+    ("node set, without KEY=VALUE", NodeSettings),
+    ("log", o.EventOut),
+    ("diff", o.DiffOut),
+    ("audit", o.AuditOut),
+    ("verify", o.VerifyOut),
+    ("init, backup, export, import, archive", o.FileOut),
+    ("selftest", o.SelftestOut),
+    ("discover", m.DiscoverOut),
+    ("completion", o.CompletionOut),
+)
+"""Which command answers in which shape."""
 
 
 def usage(command: click.Command, path: str) -> str:

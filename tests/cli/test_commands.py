@@ -10,7 +10,7 @@ import pytest
 from click import Context
 from tests.cli.conftest import Line
 
-from earmark.cli import output
+from earmark.cli import output, output_machine
 from earmark.cli.claim import FORMAT_NAMES
 from earmark.cli.main import SECTIONS, Earmark, cli
 from earmark.core.model.grant import Grant
@@ -189,6 +189,7 @@ def test_show_finds_claims_units_and_nodes(earmark: Line) -> None:
     assert earmark("show nothing-of-the-kind").code == 2
     earmark.good(f"release {claim}")
     assert "has ended (released)" in earmark.good(f"show {claim}")
+    assert shaped(earmark.good(f"show {claim} --json"), output.EndedOut).cause == "released"
 
 
 def test_units_have_more_than_one_name(earmark: Line) -> None:
@@ -215,7 +216,7 @@ def test_who_names_those_who_share_a_cpu(earmark: Line) -> None:
 def test_the_machine_in_json_is_complete(earmark: Line) -> None:
     """`earmark --json` has every CPU, cell, pool and device with its state and holder."""
     claim = earmark.good("claim -q --cpus 2:dedicated --mem 1GiB --gpus 1").strip()
-    found = shaped(earmark.good("--json"), output.MachineOut)
+    found = shaped(earmark.good("--json"), output_machine.MachineOut)
     assert len(found.cpus) == 16
     assert [cpu.claim for cpu in found.cpus if cpu.state == "taken"] == [claim, claim]
     assert [cell.bound_bytes for cell in found.cells if cell.bound_bytes] == [1 << 30]
@@ -286,7 +287,7 @@ def test_log_tells_the_story_of_a_claim_and_of_a_unit(earmark: Line) -> None:
 def test_a_node_is_listed_set_cordoned_and_opened(earmark: Line) -> None:
     """Settings by Nova's names in human units, cordons with reason and end, and each refused grant names the cordon."""
     assert "n1" in earmark.good("node list")
-    assert [shaped(json.dumps(row), output.NodeOut).name for row in json.loads(earmark.good("node list --json"))] == ["n1"]
+    assert [shaped(json.dumps(row), output_machine.NodeOut).name for row in json.loads(earmark.good("node list --json"))] == ["n1"]
     earmark.good(
         "node set reserved_host_cpus=2 reserved_host_memory_mb=1024 cpu_allocation_ratio=4.5 inventory.CUSTOM_LICENCE=8,reserved=1"
     )

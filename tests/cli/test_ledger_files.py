@@ -13,7 +13,7 @@ import pytest
 from click.testing import CliRunner
 from tests.cli.conftest import Said
 
-from earmark.cli import output
+from earmark.cli import output, output_machine
 from earmark.cli.main import cli
 
 CELL = "devices/system/node/node0"
@@ -201,8 +201,8 @@ def test_discover_needs_no_ledger(disk: Disk) -> None:
     """Discover prints this machine, in words and in its documented shape, and makes no ledger."""
     assert "cpus" in disk.good("discover")
     text = disk.good("discover", "--json")
-    found = msgspec.json.decode(text, type=output.DiscoverOut, strict=True)
-    assert set(json.loads(text)) == set(output.DiscoverOut.__struct_fields__)
+    found = msgspec.json.decode(text, type=output_machine.DiscoverOut, strict=True)
+    assert set(json.loads(text)) == set(output_machine.DiscoverOut.__struct_fields__)
     assert found.cpus
     assert found.cells
     assert not disk.ledger.exists()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import click
 from click.shell_completion import get_completion_class
 
+from earmark.cli.output import CompletionOut
 from earmark.cli.session import Session
 from earmark.cli.verb import Verb
 
@@ -33,7 +34,7 @@ def completion(context: click.Context, *, shell: str) -> int:
         raise click.UsageError(f"there is no completion for {shell}")
     script = kind(context.find_root().command, {}, "earmark", "_EARMARK_COMPLETE").source()
     if session.json:
-        session.emit({"shell": shell, "script": script, "how": HOW[shell]})
+        session.emit(CompletionOut(shell=shell, script=script, how=HOW[shell]))
     else:
         session.out(script)
     return 0

@@ -6,7 +6,7 @@ import click
 
 from earmark.cli import phrases
 from earmark.cli.claim import FORMAT_NAMES
-from earmark.cli.output import WhoOut
+from earmark.cli.output import EndedOut, WhoOut
 from earmark.cli.picture import picture_of, unit_tile
 from earmark.cli.session import Session
 from earmark.cli.times import clock, until
@@ -117,7 +117,10 @@ def show(session: Session, *, what: str | None, node: str | None, form: str | No
             return picture(session, what)
         ended = session.tracker.find(what) if what.startswith("c-") else None
         if ended is not None and ended.cause is not None:
-            session.out(f"{ended.claim} has ended ({ended.cause}); what it was: earmark log {ended.claim}")
+            if session.json:
+                session.emit(EndedOut(id=ended.claim, consumer=ended.consumer, purpose=ended.purpose, cause=ended.cause))
+            else:
+                session.out(f"{ended.claim} has ended ({ended.cause}); what it was: earmark log {ended.claim}")
             return 0
         raise UnknownClaim(f"{what!r} is neither a live claim or consumer, nor a unit, nor a node of this ledger", found=what) from error
 

@@ -76,7 +76,7 @@ def cpu_block(easel: Easel) -> Iterator[Text]:
     """Yield the map of cells x cores."""
     picture = easel.picture
     free = sum(each.state == "free" for each in picture.cpus.values())
-    first = Text(" CPUs".ljust(LABEL), HEAD).append(f"{free} of {len(picture.cpus)} free")
+    first = Text().append(" CPUs".ljust(LABEL), HEAD).append(f"{free} of {len(picture.cpus)} free")
     policy = picture.state.settings.cpu_policy
     if policy == "overlap":
         first.append(f" {easel.glyphs.between} policy overlap: a dedicated CPU may also be a shared one", "yellow")
@@ -190,7 +190,7 @@ def _free_run(easel: Easel, run: Sequence[CellPicture]) -> Iterator[Text]:
     cpus = [cpu for cell in run for core in cell.cores for cpu in core.cpus]
     ids = format_cpu_list(cell.cell.id for cell in run)
     label = Text(f" cell {ids}" if len(run) == 1 else f" cells {ids}")
-    part = Text(easel.glyphs.marks["free"], MARK_STYLES["free"]).append(f" cpu {format_cpu_list(cpus)} ({len(cpus)})")
+    part = Text().append(easel.glyphs.marks["free"], MARK_STYLES["free"]).append(f" cpu {format_cpu_list(cpus)} ({len(cpus)})")
     yield from drawing.wrapped([part], easel.width, max(LABEL, cell_len(label.plain) + 2), label)
 
 

@@ -80,7 +80,9 @@ def _meanings(easel: Easel) -> Iterator[Text]:
     tiles = [*easel.picture.cpus.values(), *(each.tile for each in easel.picture.devices)]
     used = {tile.state for tile in tiles} - {"free", "taken"}
     parts = [
-        Text(easel.glyphs.marks[state], MARK_STYLES[state]).append(f" {words}", DIM) for state, words in MEANINGS.items() if state in used
+        Text().append(easel.glyphs.marks[state], MARK_STYLES[state]).append(f" {words}", DIM)
+        for state, words in MEANINGS.items()
+        if state in used
     ]
     if parts:
         yield from drawing.wrapped(parts, easel.width, 1, Text(" "))

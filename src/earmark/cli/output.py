@@ -6,13 +6,12 @@ ledger has them, and JSON escapes what a terminal would obey. A key may be added
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Literal
 
 import msgspec
 
 from earmark.core.model.claim import Holder
 from earmark.core.model.grant import AmountRow, Grant, UnitRow
-from earmark.core.model.node import NodeSettings
 from earmark.core.model.request import Request
 
 UnitState = Literal["free", "taken", "foreign", "cordoned", "quarantined", "missing", "reserved", "unusable"]
@@ -99,6 +98,15 @@ class AnswerOut(Out, frozen=True):
     notices: list[str]
 
 
+class EndedOut(Out, frozen=True):
+    """A claim that has ended: the answer of show for one; `earmark log CLAIM` tells the rest."""
+
+    id: str
+    consumer: str
+    purpose: str
+    cause: str
+
+
 class HoldingOut(Out, frozen=True):
     """A claim that holds some of what is short."""
 
@@ -168,119 +176,6 @@ class ListOut(Out, frozen=True):
     at: When
     claims: list[ClaimOut]
     quarantines: list[QuarantineOut]
-
-
-class CpuOut(Out, frozen=True):
-    """A logical CPU. `core` is the lowest CPU number of its core; `claim` who holds it, or whose quarantine it is in."""
-
-    id: int
-    core: int
-    cell: int
-    package: int | None
-    kind: str | None
-    isolated: bool
-    state: UnitState
-    claim: str | None
-
-
-class PageOut(Out, frozen=True):
-    """The huge pages of one size on one cell, in pages."""
-
-    size_kib: int
-    total: int
-    capacity: int
-    used: int
-
-
-class CellOut(Out, frozen=True):
-    """A NUMA cell of the host. `memory_bytes` is all of it, `bound_bytes` the ordinary memory that claims hold on this very cell."""
-
-    id: int
-    cpus: list[int]
-    memory_bytes: int
-    ordinary_bytes: int
-    bound_bytes: int
-    distances: list[int]
-    pages: list[PageOut]
-
-
-class PoolOut(Out, frozen=True):
-    """A stock in its base unit (bytes, pages, CPUs, vCPUs); `capacity` = (total - reserved) x ratio, `ratio` in thousandths."""
-
-    resource_class: str
-    pool: str
-    cell: int | None
-    page_kib: int | None
-    total: int
-    reserved: int
-    ratio: int
-    capacity: int
-    used: int
-
-
-class DeviceOut(Out, frozen=True):
-    """A device. `offered` says whether it may be handed out."""
-
-    unit: str
-    kind: str
-    name: str | None
-    address: str | None
-    cell: int | None
-    driver: str | None
-    iommu_group: int | None
-    parent: str | None
-    offered: bool
-    state: UnitState
-    claim: str | None
-
-
-class LedgerOut(Out, frozen=True):
-    """The ledger that answered. `kind`: named, machine, shared or user; `private`: other users of this machine do not see it."""
-
-    place: str
-    kind: str
-    private: bool
-    note: str
-
-
-class MachineOut(Out, frozen=True):
-    """The whole node: the answer of `earmark`, `show` and `node show`."""
-
-    node: str
-    name: str
-    at: When
-    sequence: int
-    model: str | None
-    inventory_version: int
-    observed: bool
-    ledger: LedgerOut | None
-    settings: NodeSettings
-    cpus: list[CpuOut]
-    offline_cpus: list[int]
-    cells: list[CellOut]
-    pools: list[PoolOut]
-    devices: list[DeviceOut]
-    claims: list[ClaimOut]
-    quarantines: list[QuarantineOut]
-    cordons: list[CordonOut]
-    missing: list[str]
-    notes: list[str]
-
-
-class NodeOut(Out, frozen=True):
-    """One line of `node list`."""
-
-    node: str
-    name: str
-    cpus: int
-    cpus_held: int
-    cells: int
-    memory_bytes: int
-    claims: int
-    quarantines: int
-    cordons: int
-    sequence: int
-    at: When
 
 
 class EventOut(Out, frozen=True):
@@ -368,68 +263,9 @@ class SelftestOut(Out, frozen=True):
     findings: list[str]
 
 
-class DiscoveredPages(Out, frozen=True):
-    """A huge-page pool."""
+class CompletionOut(Out, frozen=True):
+    """The answer of completion: the script, and how it is installed."""
 
-    size_kib: int
-    total: int
-
-
-class DiscoveredCell(Out, frozen=True):
-    """A NUMA cell as discovered; `memory_only`: it has no CPUs, and `cpus` are those nearest to its memory."""
-
-    id: int
-    cpus: list[int]
-    memory_only: bool
-    memory_bytes: int
-    pages: list[DiscoveredPages]
-    distances: list[int]
-
-
-class DiscoverOut(Out, frozen=True):
-    """The answer of discover. `cores`, `l3`, `dies`, `sockets`: lists of CPU numbers; `packages`: how many sockets.
-
-    `cores` is empty where the kernel names none; `no_cell` are CPUs in no cell; devices are the struct Device and its `children`.
-    """
-
-    hostname: str
-    boot_id: str
-    machine_ref: str | None
-    model: str | None
-    traits: list[str]
-    cpus: list[int]
-    offline: list[int]
-    isolated: list[int]
-    usable: list[int]
-    cores: list[list[int]]
-    l3: list[list[int]]
-    dies: list[list[int]]
-    sockets: list[list[int]]
-    packages: int
-    kinds: dict[str, list[int]]
-    no_cell: list[int]
-    cells: list[DiscoveredCell]
-    memory_limit_bytes: int | None
-    base_page_kib: int
-    devices: list[dict[str, Any]]
-    disks: list[dict[str, Any]]
-    notes: list[str]
-
-
-ANSWERS: tuple[tuple[str, type[Out]], ...] = (
-    ("earmark, show, node show", MachineOut),
-    ("list", ListOut),
-    ("show CLAIM", ClaimOut),
-    ("who", WhoOut),
-    ("fit, why-not, a refused claim", FitOut),
-    ("claim, confirm, abort, renew, release, return, node set, cordon, uncordon, rehome", AnswerOut),
-    ("node list", NodeOut),
-    ("log", EventOut),
-    ("diff", DiffOut),
-    ("audit", AuditOut),
-    ("verify", VerifyOut),
-    ("init, backup, export, import, archive", FileOut),
-    ("selftest", SelftestOut),
-    ("discover", DiscoverOut),
-)
-"""Which command answers in which shape, for docs/reference/json.md."""
+    shell: str
+    script: str
+    how: str

@@ -18,7 +18,7 @@ from earmark.cli import phrases
 from earmark.clock import Clock, SystemClock
 
 if TYPE_CHECKING:
-    from earmark.cli.output import LedgerOut
+    from earmark.cli.output_machine import LedgerOut
     from earmark.core.ledger.state import NodeState
     from earmark.core.model.refusal import Refusal
     from earmark.settings import Settings
@@ -70,7 +70,7 @@ class Session:
     def place(self) -> LedgerOut:
         """The ledger that answers, and who sees it."""
         if self._place is None:
-            from earmark.cli.output import LedgerOut  # noqa: PLC0415 - beside its only use
+            from earmark.cli.output_machine import LedgerOut  # noqa: PLC0415 - beside its only use
 
             if self._opener is open_ledger:
                 from earmark.cli.where import ledger_out  # noqa: PLC0415 - beside its only use

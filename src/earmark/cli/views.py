@@ -6,6 +6,7 @@ Rules of this file: nothing is decided or dropped here; amounts and names pass u
 from __future__ import annotations
 
 from earmark.cli import output as o
+from earmark.cli import output_machine as m
 from earmark.cli.phrases import reason_line
 from earmark.cli.picture import Picture, Tile, page_size, picture_of
 from earmark.cli.times import iso
@@ -124,11 +125,11 @@ def list_out(states: list[NodeState], at_ms: int) -> o.ListOut:
     return o.ListOut(at=when(at_ms), claims=claims, quarantines=kept)
 
 
-def node_out(state: NodeState) -> o.NodeOut:
+def node_out(state: NodeState) -> m.NodeOut:
     """Return one line about a node."""
     machine = state.machine
     held = sum(1 for _, grant in state.grants() for row in grant.units if row.unit.startswith("cpu:"))
-    return o.NodeOut(
+    return m.NodeOut(
         node=state.node, name=state.name, cpus=0 if machine is None else len(machine.cpus), cpus_held=held,
         cells=0 if machine is None else len(machine.cells), memory_bytes=0 if machine is None else sum(c.memory_bytes for c in machine.cells),
         claims=len(state.claims), quarantines=len(state.quarantines), cordons=len(state.cordons), sequence=state.sequence,
@@ -136,10 +137,10 @@ def node_out(state: NodeState) -> o.NodeOut:
     )  # fmt: skip
 
 
-def machine_out(picture: Picture, at_ms: int, ledger: o.LedgerOut | None) -> o.MachineOut:
+def machine_out(picture: Picture, at_ms: int, ledger: m.LedgerOut | None) -> m.MachineOut:
     """Return the whole node."""
     state, machine = picture.state, picture.state.machine
-    return o.MachineOut(
+    return m.MachineOut(
         node=state.node, name=state.name, at=when(at_ms), sequence=state.sequence, model=machine.model if machine else None,
         inventory_version=state.inventory_version, observed=machine is not None, ledger=ledger, settings=state.settings,
         cpus=_cpus(picture), offline_cpus=list(machine.offline_cpus) if machine else [], cells=_cells(picture), pools=_pools(picture),
@@ -150,10 +151,10 @@ def machine_out(picture: Picture, at_ms: int, ledger: o.LedgerOut | None) -> o.M
     )  # fmt: skip
 
 
-def _cpus(picture: Picture) -> list[o.CpuOut]:
+def _cpus(picture: Picture) -> list[m.CpuOut]:
     machine = picture.state.machine
     return [
-        o.CpuOut(
+        m.CpuOut(
             id=cpu.id,
             core=cpu.core,
             cell=cpu.cell,
@@ -167,11 +168,11 @@ def _cpus(picture: Picture) -> list[o.CpuOut]:
     ]
 
 
-def _cells(picture: Picture) -> list[o.CellOut]:
+def _cells(picture: Picture) -> list[m.CellOut]:
     layout = picture.state.layout
     base_kib = layout.base_page_kib if layout else 0
     used: dict[int, int] = {}
-    pools: dict[int, list[o.PageOut]] = {}
+    pools: dict[int, list[m.PageOut]] = {}
     for pool in picture.pools.values():
         size, cell = page_size(pool), pool.stock.cell
         if size is None or cell is None:
@@ -180,9 +181,9 @@ def _cells(picture: Picture) -> list[o.CellOut]:
             used[cell] = pool.stock.used * base_kib * 1024
         else:
             stock = pool.stock
-            pools.setdefault(cell, []).append(o.PageOut(size_kib=size, total=stock.total, capacity=stock.capacity, used=stock.used))
+            pools.setdefault(cell, []).append(m.PageOut(size_kib=size, total=stock.total, capacity=stock.capacity, used=stock.used))
     return [
-        o.CellOut(
+        m.CellOut(
             id=each.cell.id,
             cpus=list(each.cell.cpus),
             memory_bytes=each.cell.memory_bytes,
@@ -195,9 +196,9 @@ def _cells(picture: Picture) -> list[o.CellOut]:
     ]
 
 
-def _pools(picture: Picture) -> list[o.PoolOut]:
+def _pools(picture: Picture) -> list[m.PoolOut]:
     return [
-        o.PoolOut(
+        m.PoolOut(
             resource_class=pool.stock.resource_class,
             pool=pool.stock.pool,
             cell=pool.stock.cell,
@@ -212,9 +213,9 @@ def _pools(picture: Picture) -> list[o.PoolOut]:
     ]
 
 
-def _devices(picture: Picture) -> list[o.DeviceOut]:
+def _devices(picture: Picture) -> list[m.DeviceOut]:
     return [
-        o.DeviceOut(
+        m.DeviceOut(
             unit=each.device.unit,
             kind=each.device.kind,
             name=each.device.name,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from earmark.cli.output import LedgerOut
+from earmark.cli.output_machine import LedgerOut
 from earmark.settings import Settings
 from earmark.stores.place import is_private, resolve
 
