@@ -98,12 +98,12 @@ def test_unexpected_skips_are_named(tmp_path: Path, capsys: pytest.CaptureFixtur
     """Each skip is printed with its reason, and a reason that CI should not give fails the run."""
     report = tmp_path / "tests.xml"
     case = '<testcase classname="tests.x" name="test_{0}"><skipped type="pytest.skip" message="{1}"/></testcase>'
-    good, bad = case.format("a", "runs as an ordinary user only"), case.format("b", "Skipped: no qemu here")
+    good, bad = case.format("a", "mounting is not allowed here: no"), case.format("b", "Skipped: only root can do this")
     report.write_text(f"<testsuites><testsuite>{good}</testsuite></testsuites>")
     assert skips.main(str(report)) == 0
     report.write_text(f"<testsuites><testsuite>{good}{bad}</testsuite></testsuites>")
     assert skips.main(str(report)) == 1
-    assert "tests.x.test_b: no qemu here   <- not an expected reason" in capsys.readouterr().out
+    assert "tests.x.test_b: only root can do this   <- not an expected reason" in capsys.readouterr().out
 
 
 def test_constraints_pin_every_dependency_and_name_no_host() -> None:
