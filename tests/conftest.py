@@ -15,8 +15,10 @@ from hypothesis import HealthCheck, settings
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 
-settings.register_profile("default", deadline=None, max_examples=60, suppress_health_check=[HealthCheck.too_slow])
-settings.register_profile("thorough", deadline=None, max_examples=1000, suppress_health_check=[HealthCheck.too_slow])
+READ_ONLY = {} if os.access(Path.cwd(), os.W_OK) else {"database": None}
+"""Where the checkout cannot be written, failing examples are not kept (hypothesis would warn, and a warning is an error)."""
+settings.register_profile("default", deadline=None, max_examples=60, suppress_health_check=[HealthCheck.too_slow], **READ_ONLY)
+settings.register_profile("thorough", deadline=None, max_examples=1000, suppress_health_check=[HealthCheck.too_slow], **READ_ONLY)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "default"))
 
 
