@@ -14,6 +14,7 @@ from earmark.cli import output, output_machine
 from earmark.cli.claim import FORMAT_NAMES
 from earmark.cli.main import SECTIONS, Earmark, cli
 from earmark.core.model.grant import Grant
+from earmark.core.model.node import NodeSettings
 from earmark.launch.formats import FORMATS
 
 
@@ -69,7 +70,6 @@ def test_a_refused_claim_in_json_is_an_answer(earmark: Line) -> None:
     assert all(reason.text for reason in answer.reasons)
 
 
-@pytest.mark.rule("W32")
 def test_fit_and_why_not_write_nothing(earmark: Line) -> None:
     """What-if answers with a place or with reasons; the ledger's sequence does not move."""
     before = earmark.bench.tracker.node().sequence
@@ -319,6 +319,55 @@ def test_impossible_settings_are_refused(earmark: Line, pair: str) -> None:
     before = earmark.bench.tracker.node().settings
     assert earmark("node set", pair).code == 2
     assert earmark.bench.tracker.node().settings == before
+
+
+@pytest.mark.rule("K4")
+@pytest.mark.parametrize(
+    ("pair", "field", "value", "default"),
+    [
+        ("reserved_host_cpus=2", "reserved_host_cpus", 2, 0),
+        ("reserved_host_memory_mb=2048", "reserved_host_memory_bytes", 2 << 30, None),
+        ("reserved_host_disk_mb=512", "reserved_host_disk_bytes", 512 << 20, 1 << 30),
+        ("cpu_allocation_ratio=16.0", "cpu_allocation_ratio", 16000, 1000),
+        ("ram_allocation_ratio=1.5", "ram_allocation_ratio", 1500, 1000),
+        ("disk_allocation_ratio=0.9", "disk_allocation_ratio", 900, 1000),
+        ("reserved_huge_pages=0:2MiB:64,1:2048KiB:2", "reserved_huge_pages", ((0, 2048, 64), (1, 2048, 2)), ()),
+    ],
+)
+def test_novas_options_go_by_their_names(earmark: Line, pair: str, field: str, value: object, default: object) -> None:
+    """Each of Nova's options is taken by its name and unit, and `default` brings the safe default back."""
+    earmark.good("node set", pair)
+    found = getattr(earmark.bench.tracker.node().settings, field)
+    assert (tuple((each.cell, each.size_kib, each.count) for each in found) if field == "reserved_huge_pages" else found) == value
+    earmark.good("node set", pair.partition("=")[0] + "=default")
+    assert getattr(earmark.bench.tracker.node().settings, field) == default
+    assert getattr(NodeSettings(), field) == default
+
+
+@pytest.mark.rule("K4")
+def test_the_cpu_sets_go_by_novas_names(earmark: Line) -> None:
+    """cpu_shared_set and cpu_dedicated_set take Nova's notation, exclusions included, and are unset by default."""
+    assert (NodeSettings().cpu_shared_set, NodeSettings().cpu_dedicated_set) == (None, None)
+    earmark.good("node set cpu_policy=split cpu_shared_set=0-3,^1 cpu_dedicated_set=4-15")
+    settings = earmark.bench.tracker.node().settings
+    assert (settings.cpu_shared_set, settings.cpu_dedicated_set) == ((0, 2, 3), tuple(range(4, 16)))
+    earmark.good("node set cpu_policy=pool cpu_shared_set=none cpu_dedicated_set=none")
+    assert earmark.bench.tracker.node().settings.cpu_shared_set is None
+
+
+@pytest.mark.rule("L2", "S08")
+@pytest.mark.parametrize(
+    "words",
+    ["claim --mem 1MiB --node nope", "fit --mem 1MiB --node nope", "who 3 --node nope", "list --node nope", "log --node nope", "diff -1h --node nope",
+     "node set reserved_host_cpus=1 --node nope", "node cordon 3 --reason x --node nope", "node show nope"],
+)  # fmt: skip
+def test_an_unknown_node_is_refused_by_name(earmark: Line, words: str) -> None:
+    """A node that is not in the ledger is named in the error; nothing is written."""
+    before = earmark.bench.tracker.node().sequence
+    said = earmark(words)
+    assert said.code == 2
+    assert "'nope'" in said.err
+    assert earmark.bench.tracker.node().sequence == before
 
 
 def test_a_setting_gets_its_default_back(earmark: Line) -> None:

@@ -90,7 +90,6 @@ def test_ctrl_c_ends_with_130() -> None:
 
 
 @pytest.mark.parametrize("name", HOSTILE)
-@pytest.mark.rule("W48")
 def test_hostile_names_are_only_text(earmark: Line, name: str) -> None:
     """A name with markup, shell words or another alphabet is claimed, shown everywhere as it is, and correct in JSON."""
     claim = earmark.good("claim -q --cpus 1:dedicated", f"--consumer={name}", f"--owner={name}").strip()

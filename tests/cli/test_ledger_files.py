@@ -122,6 +122,7 @@ def test_an_export_comes_back_as_it_was(disk: Disk, tmp_path: Path) -> None:
     assert third.good("show", "vm-1") == disk.good("show", "vm-1")
 
 
+@pytest.mark.rule("A10")
 def test_a_ledger_of_another_machine_must_be_given_to_this_one(disk: Disk, tmp_path: Path) -> None:
     """An import from another machine is read and not written, until `node rehome` says that it is this machine's now."""
     claim = disk.good("claim", "-q", "--mem", "1MiB").strip()
@@ -176,7 +177,6 @@ def test_old_events_are_archived_and_the_rest_still_verifies(disk: Disk, tmp_pat
 
 
 @pytest.mark.long
-@pytest.mark.rule("W44")
 def test_selftest_kills_writers_and_finds_everything(disk: Disk) -> None:
     """Writers are killed on the disk under the ledger; what they were told is there, and the folder of the test is gone afterwards."""
     found = msgspec.json.decode(disk.good("selftest", "--rounds", "2", "--json"), type=output.SelftestOut)

@@ -28,7 +28,6 @@ def test_clean_text_has_no_character_that_a_terminal_obeys(text: str) -> None:
 
 
 @pytest.mark.parametrize("text", HOSTILE)
-@pytest.mark.rule("W48")
 def test_what_was_hostile_can_still_be_read(text: str) -> None:
     """An escape is shown as an escape, so that a person sees what somebody tried."""
     shown = clean(text)

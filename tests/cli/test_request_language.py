@@ -76,7 +76,6 @@ def test_page_sizes_are_sizes_or_words() -> None:
         ("--cpus", "1", "--node", " n1"), ("--disk", "many"), (),
     ],
 )  # fmt: skip
-@pytest.mark.rule("W47")
 def test_what_is_not_understood_is_an_error(arguments: tuple[str, ...]) -> None:
     """A word that is not understood is refused with the word itself, never guessed."""
     with pytest.raises(Invalid):
