@@ -24,6 +24,8 @@ EXITS = re.compile(r"# exits (\d+)")
 OWN_WORDS = re.compile(r"^\S*\.page\.sh: line \d+: +\d+ Killed .*\n", re.MULTILINE)
 SHOWN = ("console", "python", "sh")
 PAGE_TIMEOUT_S = 240
+CPUS_OF_A_PAGE = 2
+"""The pages claim and refuse as on a machine with two CPUs, whatever machine runs them."""
 EDGE = "\x1e"
 
 
@@ -104,7 +106,10 @@ def play(text: str, home: Path, environ: Mapping[str, str] | None = None) -> lis
     lines = ["exec 2>&1 </dev/null", f"cd '{home}'", "trap 'kill -9 $(jobs -p) 2>/dev/null' EXIT"]
     for step in wanted:
         lines += [step.command, f"printf '{EDGE}%s{EDGE}' $?"]
+    two = sorted(os.sched_getaffinity(0))[:CPUS_OF_A_PAGE]
+    pinned = f"import os; os.sched_setaffinity(0, {set(two)}); os.execv('/bin/bash', ['bash', os.environ['PAGE']])"
     script = home / ".page.sh"
+    env["PAGE"] = str(script)
     script.write_text("\n".join(lines) + "\n")
     ended = subprocess.run(["/bin/bash", str(script)], env=env, stdout=subprocess.PIPE, timeout=PAGE_TIMEOUT_S, check=False, cwd=home)
     parts = ended.stdout.decode().split(EDGE)
