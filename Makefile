@@ -26,6 +26,7 @@ lint: $(STAMP) ## style, types, floors, secrets, generated pages
 docs: $(STAMP) ## make the generated pages again
 	@$(PY) tools/rules_page.py
 	@$(PY) tools/settings_page.py
+	@$(PY) tools/events_page.py
 	@$(PY) tools/cli_page.py
 	@$(PY) tools/cli_page.py
 

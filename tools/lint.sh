@@ -13,6 +13,7 @@ step "floors (import-linter)" "$BIN/lint-imports" --no-cache --no-logo
 step "secrets and places" "$BIN/python" tools/secret_scan.py
 step "generated: rules" "$BIN/python" tools/rules_page.py --check
 step "generated: settings" "$BIN/python" tools/settings_page.py --check
+step "generated: events" "$BIN/python" tools/events_page.py --check
 step "generated: command line" "$BIN/python" tools/cli_page.py --check
 step "generated: command line" "$BIN/python" tools/cli_page.py --check
 echo "lint: all well"
