@@ -150,7 +150,8 @@ def judge_folder(folder: Path, *, owners: Collection[int], gid: int | None, chos
 
 
 def judge_ancestors(folder: Path, *, owners: Collection[int], gid: int | None) -> None:
-    """Raise UnsafePlace unless no folder above `folder` is a link, or lets anyone else exchange what is below it."""
+    """Raise UnsafePlace if a folder above `folder` is a link, or lets anyone but the owners, and who owns /, exchange what is below it."""
+    believed = {*owners, Path("/").stat().st_uid}
     for above in folder.parents:
         with translated("look at", above):
             status = above.lstat()
@@ -158,7 +159,7 @@ def judge_ancestors(folder: Path, *, owners: Collection[int], gid: int | None) -
         open_to_others = status.st_mode & OTHERS_WRITE or (status.st_mode & GROUP_WRITES and not of_group)
         if not stat.S_ISDIR(status.st_mode):
             raise UnsafePlace(f"{above}, above {folder}, is not a folder", path=str(above))
-        if status.st_uid not in owners or (open_to_others and not status.st_mode & stat.S_ISVTX):
+        if status.st_uid not in believed or (open_to_others and not status.st_mode & stat.S_ISVTX):
             raise UnsafePlace(f"{above}, above {folder}, may be changed by others", path=str(above), uid=status.st_uid)
 
 
