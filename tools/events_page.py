@@ -21,7 +21,7 @@ What can happen to a node, in the past tense. An event holds what was decided, n
 environment or secret. Fields that have their default are left out. A field is added only with a new version of its event; an old version
 is read for ever. A program that meets an event which it does not know reads the stream and does not write it.
 
-`earmark --json log` and `earmark export` print events in this form. The structs that fields name (Grant, Request, Machine, Holder, …) are
+`earmark export` writes events in this form, one a line. The structs that fields name (Grant, Request, Machine, Holder, …) are
 those of `src/earmark/core/model/`.
 
 """
