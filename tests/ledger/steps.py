@@ -16,7 +16,8 @@ from msgspec.structs import replace
 from earmark.core.ledger import commands as c
 from earmark.core.ledger import events as e
 from earmark.core.ledger.codec import Batch, Head, Stamp, Stored, seal
-from earmark.core.ledger.decide import Decision, Facts, decide
+from earmark.core.ledger.decide import decide
+from earmark.core.ledger.decision import Decision, Facts
 from earmark.core.ledger.fold import fold
 from earmark.core.ledger.rows import ClaimClosed, ClaimOpened, row_change
 from earmark.core.ledger.state import NodeState

@@ -13,7 +13,8 @@ from tests.ledger.steps import LIVES, STREAM, Life, step_of
 from earmark.core.ledger import events as e
 from earmark.core.ledger.audit import audit_node
 from earmark.core.ledger.codec import Head, Stored, check_link, open_envelope, open_event
-from earmark.core.ledger.decide import Decision, Facts, decide
+from earmark.core.ledger.decide import decide
+from earmark.core.ledger.decision import Decision, Facts
 from earmark.core.ledger.fold import advance, fold, recomputed
 from earmark.core.ledger.rows import slot_rows
 from earmark.core.ledger.state import NodeState, decode_image, encode_image

@@ -11,7 +11,8 @@ from tests.ledger.steps import STREAM, Life, step_of
 from earmark.core.ledger import commands as c
 from earmark.core.ledger import events as e
 from earmark.core.ledger.codec import Head, Stored, check_link, open_envelope, open_event
-from earmark.core.ledger.decide import RULES, Facts, decide
+from earmark.core.ledger.decide import RULES, decide
+from earmark.core.ledger.decision import Facts
 from earmark.core.ledger.fold import fold
 from earmark.core.ledger.state import NodeState, decode_image, encode_image
 from earmark.core.model.ids import ClaimId, UnitId

@@ -1,0 +1,157 @@
+"""Records a golden ledger: an export with every kind of event, and the state that it folds to.
+
+    .venv/bin/python tools/golden.py tests/ledger/golden/v2
+
+It makes a new folder and never overwrites one: what an earlier version wrote must fold to what it was, for ever.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import msgspec
+from msgspec.structs import replace
+
+from earmark.core.ledger import commands as c
+from earmark.core.ledger import events as e
+from earmark.core.ledger.codec import Batch, Stamp, open_envelope
+from earmark.core.ledger.state import encode_image
+from earmark.core.model.claim import Holder
+from earmark.core.model.grant import AmountRow, Grant, GrantCell, Pin, UnitRow
+from earmark.core.model.ids import ClaimId, ConsumerId, NodeId, Owner, PoolId, ResourceClass, UnitId, cpu_unit, node_stream
+from earmark.core.model.inventory import Inventory
+from earmark.core.model.node import NodeSettings, ReservedPages
+from earmark.core.model.refusal import Refusal
+from earmark.core.model.request import DeviceRequest, Request, ResourceAmount
+from earmark.core.model.topology import Machine
+from earmark.core.model.units import GIB, MIB
+from earmark.stores.memory import MemoryStore
+from earmark.stores.transfer import export_lines
+from earmark.testing import NODE_ONE, GivenClock, machine
+from earmark.tracker.writer import Writer
+
+NODE_TWO = NodeId("00000000-0000-4000-8000-000000000002")
+HOUR_MS = 3_600_000
+LICENCES = Inventory(resource_class=ResourceClass("CUSTOM_LICENCE"), total=8, reserved=1, ratio=1500, max_unit=4)
+SETTINGS = NodeSettings(
+    reserved_host_cpus=1, reserved_host_memory_bytes=GIB, cpu_allocation_ratio=2000, inventories=(LICENCES,), device_kinds=("gpu", "vf"),
+    reserved_huge_pages=(ReservedPages(cell=1, size_kib=2048, count=16),),
+)  # fmt: skip
+
+
+def rich_machine() -> Machine:
+    """Return a machine that has something in most fields."""
+    plain = machine("2x4c/2t 32G 2M:1024 gpu:2 vf:3")
+    cpus = tuple(replace(cpu, die=0, kind="efficiency" if cpu.cell else "performance", isolated=cpu.cell == 1) for cpu in plain.cpus)
+    devices = tuple(
+        replace(device, vendor_id="0x10de", product_id="0x20b0", class_id="0x030200", driver="vfio-pci", iommu_group=7, resettable=True)
+        for device in plain.devices
+    )
+    return replace(
+        plain, cpus=cpus, devices=devices, offline_cpus=(16, 17), traits=("HW_CPU_X86_AVX2",), notes=("no distances were readable",),
+        usable_cpus=tuple(range(15)), memory_limit_bytes=28 * GIB,
+    )  # fmt: skip
+
+
+class Recorder:
+    """Says commands one after the other, an hour apart."""
+
+    def __init__(self) -> None:
+        self.store = MemoryStore()
+        self.clock = GivenClock()
+        self.writer = Writer(self.store, self.clock, actor="ann", epoch=1, boot_id="11111111-2222-4333-8444-555555555555", timeout_s=10.0)
+        self.claims = 0
+
+    def say(self, command: c.Command) -> c.Answer:
+        """Carry out a command that must be answered."""
+        self.clock.move(HOUR_MS)
+        answer = self.writer.submit(command, correlation=f"golden-{self.store.last_position()}")
+        if isinstance(answer, Refusal):
+            raise SystemExit(f"{command} was refused: {answer.reasons}")
+        return answer
+
+    def hold(self, request: Request, *, grant: Grant | None = None, confirm: bool = True, holders: tuple[Holder, ...] = ()) -> ClaimId:
+        """Hold a claim and return its id."""
+        self.claims += 1
+        claim = ClaimId(f"c-{self.claims:012d}")
+        self.say(
+            c.HoldClaim(
+                node=NODE_ONE, claim=claim, consumer=ConsumerId(f"vm {self.claims} 名"), owner=Owner("ann"), request=request, grant=grant,
+                confirm=confirm, deadline_ms=None if confirm else self.clock.now_ms() + 3 * HOUR_MS, holders=holders,
+            )
+        )  # fmt: skip
+        return claim
+
+    def append(self, event: e.Event) -> None:
+        """Append an event that no command leads to yet."""
+        stream = node_stream(NODE_ONE)
+        stamp = Stamp(actor="ann", command="golden", now_ms=self.clock.now_ms(), boot_id="11111111-2222-4333-8444-555555555555")
+        self.store.append([Batch(stream, self.store.head(stream).sequence, (event,))], stamp)
+
+
+def record() -> Recorder:
+    """Return a ledger of two nodes in which everything has happened."""
+    r = Recorder()
+    seen = rich_machine()
+    holder = Holder(boot_id="11111111-2222-4333-8444-555555555555", pid_namespace=4026531836, pid=4711, start_ticks=815, role="runner",
+                    cgroup="/earmark/c-1", session=4711)  # fmt: skip
+    r.say(c.RegisterNode(node=NODE_ONE, name="n1", machine_ref="m-1"))
+    r.say(c.RegisterNode(node=NODE_TWO, name="n2"))
+    r.say(c.ConfigureNode(node=NODE_ONE, settings=SETTINGS))
+    r.say(c.ObserveMachine(node=NODE_ONE, machine=seen))
+    r.say(c.ObserveMachine(node=NODE_TWO, machine=machine("4c 8G")))
+    own = r.hold(Request(vcpus=4, cpu_policy="dedicated", thread_policy="prefer", memory_bytes=4 * GIB, disk_bytes=20 * GIB))
+    r.hold(Request(vcpus=3, memory_bytes=1536 * MIB, resources=(ResourceAmount(resource_class=LICENCES.resource_class, amount=2),)))
+    r.hold(Request(memory_bytes=256 * MIB, vcpus=1, page_kib=2048, placement="spread"))
+    device = r.hold(Request(devices=(DeviceRequest(kind="gpu", count=2), DeviceRequest(kind="vf"))), holders=(holder,))
+    pinned = Grant(
+        units=(UnitRow(unit=cpu_unit(9), use="vcpu"), UnitRow(unit=cpu_unit(10), use="vcpu")),
+        amounts=(AmountRow(pool=PoolId("memory"), amount=GIB),),
+        cells=(GrantCell(guest_cell=0, host_cell=1, pins=(Pin(vcpu=0, cpu=9), Pin(vcpu=1, cpu=10)), memory_bytes=GIB),),
+    )
+    given = r.hold(Request(vcpus=2, cpu_policy="dedicated", memory_bytes=GIB), grant=pinned, confirm=False)
+    r.say(c.RenewClaim(node=NODE_ONE, claim=given, deadline_ms=r.clock.now_ms() + 9 * HOUR_MS))
+    r.say(c.ConfirmClaim(node=NODE_ONE, claim=given, deadline_ms=r.clock.now_ms() + 99 * HOUR_MS, holders=(holder,)))
+    r.say(c.BindClaim(node=NODE_ONE, claim=own, holders=(holder, replace(holder, role="child", pid=4712))))
+    r.say(c.EndClaim(node=NODE_ONE, claim=r.hold(Request(vcpus=1)), cause="released"))
+    r.say(c.EndClaim(node=NODE_ONE, claim=r.hold(Request(vcpus=1, cpu_policy="dedicated"), confirm=False), cause="aborted"))
+    lost = r.hold(Request(vcpus=2, cpu_policy="dedicated", memory_bytes=MIB), confirm=False)
+    r.clock.move(10 * HOUR_MS)
+    r.say(c.SweepNode(node=NODE_ONE, grace_ms=60_000))
+    r.say(c.SweepNode(node=NODE_ONE, grace_ms=60_000))
+    kept = r.writer.state(node_stream(NODE_ONE))
+    if kept is None or lost not in kept.quarantines:
+        raise SystemExit("nothing is in quarantine")
+    r.say(c.ReturnUnits(node=NODE_ONE, claim=None, unit=kept.quarantines[lost].grant.units[0].unit, reason="looked at it"))
+    r.say(c.CordonUnit(node=NODE_ONE, unit=UnitId("cpu:5"), reason='"sick" & <odd>', until_ms=r.clock.now_ms() + 2 * HOUR_MS))
+    r.say(c.CordonUnit(node=NODE_ONE, unit=None, reason="maintenance"))
+    r.say(c.UncordonUnit(node=NODE_ONE, unit=None))
+    r.say(c.EndClaim(node=NODE_ONE, claim=device, cause="forced"))
+    r.say(c.RehomeNode(node=NODE_ONE, machine_ref="m-2", reason="a new board"))
+    r.say(c.ObserveMachine(node=NODE_ONE, machine=replace(seen, cpus=seen.cpus[:-1], offline_cpus=(15, 16, 17))))
+    moving = r.writer.state(node_stream(NODE_ONE))
+    if moving is None:
+        raise SystemExit("the node is gone")
+    r.append(e.UnitsPassed(source=own, target=given, units=(moving.claims[own].grant.units[0].unit,)))
+    return r
+
+
+def main(folder: Path) -> None:
+    """Write a golden ledger into a new folder."""
+    recorded = record()
+    found = {(envelope.type, envelope.version) for envelope in (open_envelope(stored.raw) for stored in recorded.store.all_events())}
+    if found != set(e.KNOWN):
+        raise SystemExit(f"not recorded: {sorted(set(e.KNOWN) - found)}")
+    folder.mkdir(parents=True)
+    (folder / "events.jsonl").write_bytes(b"".join(export_lines(recorded.store)))
+    for node, name in ((NODE_ONE, "n1"), (NODE_TWO, "n2")):
+        state = recorded.writer.state(node_stream(node))
+        if state is None:
+            raise SystemExit(f"node {name} is gone")
+        (folder / f"{name}.json").write_bytes(msgspec.json.format(encode_image(state), indent=1) + b"\n")
+    print(f"{folder}: {recorded.store.last_position()} events")
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))
