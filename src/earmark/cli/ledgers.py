@@ -192,10 +192,10 @@ def archive(session: Session, *, file: str, before: str, node: str | None) -> in
 
     The stream is sealed at a state that was verified; the file holds the events before it, unchanged, and ends with their last hash.
     """
-    from earmark.cli.sealing import seal_before  # noqa: PLC0415 - beside its only use
-
     known = session.tracker.node(node)
-    moved = seal_before(session.tracker, known.node, parse_time(before, session.clock.now_ms()), Path(file))
+    if Path(file).exists():
+        raise InvalidRequest(f"archive to {file!r}: the file is there already", found=file)
+    moved = session.tracker.archive(Path(file), known.node, before_ms=parse_time(before, session.clock.now_ms()))
     message = (
         f"{phrases.plural(moved, 'event')} of node {phrases.name(known.name)} moved" if moved else "nothing is that old; no file was made"
     )

@@ -6,6 +6,7 @@ traceback; a fault of ours does, and ends with 70.
 
 from __future__ import annotations
 
+import gc
 import importlib
 import os
 import sys
@@ -22,6 +23,7 @@ from earmark.cli.verb import VerbGroup
 from earmark.errors import EarmarkError, type_prefix
 
 PROGRAM = "earmark"
+GC_THRESHOLDS = (100_000, 50, 100)
 EXIT_INVALID = 2
 EXIT_INTERNAL = 70
 EXIT_INTERRUPTED = 130
@@ -177,8 +179,15 @@ def cli(context: click.Context, version: bool) -> int:
 
 
 def main() -> NoReturn:
-    """Run `earmark` with the arguments of the process."""
-    cli.main()
+    """Run `earmark` with the arguments of the process.
+
+    A command lives for a moment: collecting garbage while modules load, and once more at the end, would be a tenth of its time.
+    """
+    gc.set_threshold(*GC_THRESHOLDS)
+    try:
+        cli.main()
+    finally:
+        gc.freeze()
 
 
 if __name__ == "__main__":
