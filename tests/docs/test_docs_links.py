@@ -58,6 +58,13 @@ def test_the_eight_points_and_the_six_laws_name_tests() -> None:
     assert all(NODE_ID.search(law) for law in laws)
 
 
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_pictures_are_the_recorded_ones(page: Path) -> None:
+    """A picture of a test machine in a page is what the drawing of today gives."""
+    for name, shown in re.findall(r"<!-- picture: (\S+) -->\n```text\n(.*?)```", page.read_text(), re.DOTALL):
+        assert (ROOT / name).read_text() == shown
+
+
 def test_the_reading_order_is_there() -> None:
     """The three files of the reading order are named in ARCHITECTURE.md and exist."""
     files = ("src/earmark/tracker/tracker.py", "src/earmark/core/ledger/decide.py", "src/earmark/core/fit/fit.py")
