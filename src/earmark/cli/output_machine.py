@@ -94,7 +94,7 @@ class MachineOut(Out, frozen=True):
     model: str | None
     inventory_version: int
     observed: bool
-    ledger: LedgerOut | None
+    ledger: LedgerOut
     settings: NodeSettings
     cpus: list[CpuOut]
     offline_cpus: list[int]

@@ -18,7 +18,7 @@ from earmark.cli import phrases
 from earmark.clock import Clock, SystemClock
 
 if TYPE_CHECKING:
-    from earmark.cli.output_machine import LedgerOut
+    from earmark.cli.where import Where
     from earmark.core.ledger.state import NodeState
     from earmark.core.model.refusal import Refusal
     from earmark.settings import Settings
@@ -41,7 +41,7 @@ class Session:
         self._opener = opener or open_ledger
         self._tracker: Tracker | None = None
         self._settings: Settings | None = None
-        self._place: LedgerOut | None = None
+        self._place: Where | None = None
 
     # --- what is looked at ---------------------------------------------------------------------------------------------------------
 
@@ -67,17 +67,13 @@ class Session:
         return self._tracker
 
     @property
-    def place(self) -> LedgerOut:
+    def place(self) -> Where:
         """The ledger that answers, and who sees it."""
         if self._place is None:
-            from earmark.cli.output_machine import LedgerOut  # noqa: PLC0415 - beside its only use
+            from earmark.cli.where import Where, where_is  # noqa: PLC0415 - with the stores, once they are needed
 
-            if self._opener is open_ledger:
-                from earmark.cli.where import ledger_out  # noqa: PLC0415 - beside its only use
-
-                self._place = ledger_out(self.settings)
-            else:
-                self._place = LedgerOut(place=self.tracker.store.name, kind="named", private=False, note="")
+            prepared = self._opener is not open_ledger
+            self._place = Where(self.tracker.store.name, "named", private=False, note="") if prepared else where_is(self.settings)
         return self._place
 
     @property

@@ -10,6 +10,7 @@ from earmark.cli import output_machine as m
 from earmark.cli.phrases import reason_line
 from earmark.cli.picture import Picture, Tile, page_size, picture_of
 from earmark.cli.times import iso
+from earmark.cli.where import Where
 from earmark.core.ledger.commands import Answer
 from earmark.core.ledger.state import NodeState
 from earmark.core.ledger.story import describe
@@ -137,12 +138,13 @@ def node_out(state: NodeState) -> m.NodeOut:
     )  # fmt: skip
 
 
-def machine_out(picture: Picture, at_ms: int, ledger: m.LedgerOut | None) -> m.MachineOut:
+def machine_out(picture: Picture, at_ms: int, where: Where) -> m.MachineOut:
     """Return the whole node."""
     state, machine = picture.state, picture.state.machine
     return m.MachineOut(
         node=state.node, name=state.name, at=when(at_ms), sequence=state.sequence, model=machine.model if machine else None,
-        inventory_version=state.inventory_version, observed=machine is not None, ledger=ledger, settings=state.settings,
+        inventory_version=state.inventory_version, observed=machine is not None,
+        ledger=m.LedgerOut(place=where.place, kind=where.kind, private=where.private, note=where.note), settings=state.settings,
         cpus=_cpus(picture), offline_cpus=list(machine.offline_cpus) if machine else [], cells=_cells(picture), pools=_pools(picture),
         devices=_devices(picture), claims=[claim_out(claim, state.name) for claim in picture.claims],
         quarantines=[quarantine_out(each, state) for each in picture.quarantines],

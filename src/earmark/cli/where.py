@@ -2,14 +2,24 @@
 
 from __future__ import annotations
 
-from earmark.cli.output_machine import LedgerOut
+from typing import NamedTuple
+
 from earmark.settings import Settings
 from earmark.stores.place import is_private, resolve
 
 KINDS = {"named": "named by --ledger or a setting", "machine": "the machine's", "shared": "shared by its group", "user": "your own"}
 
 
-def ledger_out(settings: Settings) -> LedgerOut:
+class Where(NamedTuple):
+    """A ledger: its place, how it is meant (named, machine, shared, user), whether other users do not see it, and that in words."""
+
+    place: str
+    kind: str
+    private: bool
+    note: str
+
+
+def where_is(settings: Settings) -> Where:
     """Return the ledger that some settings lead to; raises UnsafePlace."""
     place = resolve(settings)
     private = is_private(place)
@@ -20,4 +30,4 @@ def ledger_out(settings: Settings) -> LedgerOut:
         note += f"; {path} is announced on this machine and not open to you"
     for doubt in place.doubts:
         note += f"; not believed: {doubt}"
-    return LedgerOut(place=str(place.path), kind=place.kind, private=private, note=note)
+    return Where(place=str(place.path), kind=place.kind, private=private, note=note)
