@@ -28,7 +28,6 @@ docs: $(STAMP) ## make the generated pages again
 	@$(PY) tools/settings_page.py
 	@$(PY) tools/events_page.py
 	@$(PY) tools/cli_page.py
-	@$(PY) tools/cli_page.py
 
 bench: $(STAMP) ## measure, with durable writes on the disk under TMPDIR; a line of JSON for each bench
 	@$(PY) bench/all.py

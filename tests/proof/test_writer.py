@@ -342,7 +342,7 @@ def test_a_command_that_is_none_never_joins_a_group(world: Bench, wrong: dict[st
         "deadline_ms": 1 << 50,
     }  # fmt: skip
     with pytest.raises(InvalidRequest):
-        world.tracker._writer.submit(HoldClaim(**{**fields, **wrong}))  # type: ignore[arg-type]
+        world.tracker._writer.submit(HoldClaim(**{**fields, **wrong}))  # type: ignore[arg-type]  # a wrong type on purpose
     assert world.store.claim(ClaimId("c-1234")) is None
 
 
