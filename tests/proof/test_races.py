@@ -18,7 +18,7 @@ from tests.proof.racer import ONE, SHAPE
 from tests.proof.worlds import Caller, callers, granted, wait_until
 
 from earmark.core.ledger.commands import Answer
-from earmark.core.ledger.events import ClaimEnded, ClaimHeld
+from earmark.core.ledger.events import ClaimConfirmed, ClaimEnded, ClaimHeld
 from earmark.core.model.ids import ClaimId, ConsumerId
 from earmark.core.model.request import Request
 from earmark.errors import LedgerBusy, WrongUse
@@ -74,6 +74,11 @@ def counts(world: Bench) -> tuple[int, int]:
     return sum(isinstance(event, ClaimHeld) for event in events), sum(isinstance(event, ClaimEnded) for event in events)
 
 
+def confirmed_at_once(world: Bench) -> int:
+    """Return how many claims were held and confirmed by one command."""
+    return sum(isinstance(event, ClaimConfirmed) for _, _, event in world.tracker.events())
+
+
 def test_sixty_four_threads_share_eight_cpus(ledger: Path) -> None:
     """Each thread holds a CPU that nobody else holds, five times over; at the end all is free and every grant has its end."""
     having: set[str] = set()
@@ -121,6 +126,8 @@ def test_sixteen_processes_share_eight_cpus(ledger: Path) -> None:
             assert (child.returncode, errors) == (0, "")
             assert int(out.split()[0]) == turns
         assert counts(world) == (16 * turns, 16 * turns)
+        commands = [envelope.command for _, envelope, _ in world.tracker.events()]
+        assert len(set(commands)) == len(commands) - confirmed_at_once(world)
         assert dict(world.tracker.node().free.slots) == {}
         assert_sound(world.tracker)
 
