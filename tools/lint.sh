@@ -15,5 +15,4 @@ step "generated: rules" "$BIN/python" tools/rules_page.py --check
 step "generated: settings" "$BIN/python" tools/settings_page.py --check
 step "generated: events" "$BIN/python" tools/events_page.py --check
 step "generated: command line" "$BIN/python" tools/cli_page.py --check
-step "generated: command line" "$BIN/python" tools/cli_page.py --check
 echo "lint: all well"
