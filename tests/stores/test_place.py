@@ -253,7 +253,7 @@ def test_a_wrong_word_of_the_machines_owner_is_an_error(machine: Path) -> None:
     [
         (lambda path: path.chmod(0o666), "may be written by others"),
         (lambda path: path.chmod(0o620), "may be written by others"),
-        (lambda path: (path.rename(path.with_name("x")), path.symlink_to(path.with_name("x"))), "cannot open the ledger"),
+        (lambda path: (path.rename(path.with_name("x")), path.symlink_to(path.with_name("x"))), "not a regular file"),
         (lambda path: (path.unlink(), path.mkdir()), "not a regular file"),
         (become_pipe, "not a regular file"),
         (lambda path: os.link(path, path.with_name("y")), "hard links"),

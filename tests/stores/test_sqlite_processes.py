@@ -17,6 +17,7 @@ from tests.stores.making import A, B, audit, held, put, registered
 from earmark.core.model.ids import ClaimId
 from earmark.errors import LedgerBusy, WrongUse
 from earmark.stores.contract import Store
+from earmark.stores.place import Place, prepare
 from earmark.stores.sqlite.store import SqliteStore
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -124,6 +125,27 @@ def test_two_stores_of_one_process_share_a_file(path: Path) -> None:
                 assert caught.value.facts["pid"] == os.getpid()
         put(one, A, held("c-bbbb", [2]))
         audit(one)
+
+
+def locked(path: Path) -> bool:
+    """Ask the kernel whether some process has a POSIX lock on a file."""
+    inode = path.stat().st_ino
+    return any("POSIX" in text and text.split()[5].endswith(f":{inode}") for text in Path("/proc/locks").read_text().splitlines())
+
+
+@pytest.mark.skipif(not Path("/proc/locks").exists(), reason="the kernel does not list its locks here")
+def test_looking_at_the_place_leaves_the_locks(path: Path) -> None:
+    """Preparing a place a second time in one process does not drop SQLite's locks on the ledger that is open there."""
+    place = Place(path=path, kind="named")
+    with SqliteStore(prepare(place)) as store:
+        put(store, A, registered())
+        with store.reading() as view:
+            assert view.head(A).sequence == 1
+            assert locked(path)
+            prepare(place)
+            with SqliteStore(path) as second:
+                assert second.head(A).sequence == 1
+            assert locked(path)
 
 
 def in_child(work: Callable[[], None]) -> str:

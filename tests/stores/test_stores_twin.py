@@ -157,7 +157,10 @@ def look(store: Store) -> list[object]:
 @given(groups)
 def test_both_stores_do_the_same(played: list[tuple[list[tuple[Any, ...]], str]]) -> None:
     """Groups of operations, right and wrong, committed and failed, are answered alike, and both ledgers pass the audit."""
-    with tempfile.TemporaryDirectory(dir=MEMORY_DISK if MEMORY_DISK.is_dir() else None) as folder, SqliteStore(Path(folder) / "ledger.db") as sqlite:
+    with (
+        tempfile.TemporaryDirectory(dir=MEMORY_DISK if MEMORY_DISK.is_dir() else None) as folder,
+        SqliteStore(Path(folder) / "ledger.db") as sqlite,
+    ):
         memory = MemoryStore()
         for group in played:
             assert play(sqlite, group) == play(memory, group)

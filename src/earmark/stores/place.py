@@ -106,7 +106,8 @@ def prepare(place: Place) -> Path:
 
 def check(place: Place) -> None:
     """Raise UnsafePlace unless the ledger's file is there, regular, believed, and written by nobody else."""
-    with translated("open the ledger", place.path), opened(place.path, os.O_RDONLY | os.O_NONBLOCK) as descriptor:
+    # O_PATH: closing any other descriptor would drop the locks that SQLite holds on the file for a store of this process (POSIX).
+    with translated("open the ledger", place.path), opened(place.path, os.O_PATH) as descriptor:
         judge_file(place.path, os.fstat(descriptor), owners={0, os.geteuid()}, gid=place.gid)
 
 

@@ -51,10 +51,13 @@ class WriterLock:
 
     @contextmanager
     def hold(self, purpose: str, timeout_s: float, ledger: str) -> Iterator[None]:
-        """Hold the lock for a block; raises LedgerBusy, naming the writer, if it is not free within `timeout_s`."""
-        if not self._taken(ledger):
-            self._wait(purpose, timeout_s, ledger)
+        """Hold the lock for a block; raises LedgerBusy, naming the writer, if it is not free within `timeout_s`.
+
+        Letting go of what was not taken changes nothing, so that an interrupt between taking and using leaves nothing held.
+        """
         try:
+            if not self._taken(ledger):
+                self._wait(purpose, timeout_s, ledger)
             self._sign(purpose, ledger)
             yield
         finally:

@@ -118,14 +118,13 @@ class SqliteStore(Delegating):
             raise LedgerBusy(f"{purpose} on {self._path}, pid {self._pid}: {error.message}", ledger=self.name, pid=self._pid) from error
 
     def _inside(self, connection: apsw.Connection, purpose: str) -> Iterator[SqliteTransaction]:
-        """Begin, let the block work, and commit or roll back."""
-        try:
-            connection.execute("BEGIN IMMEDIATE")
-        except apsw.Error as error:
-            raise translated(error, f"{purpose}: begin on", self.name, connection.system_errno) from error
+        """Begin, let the block work, and commit or roll back; an interrupt at any moment leaves no transaction open."""
         tx = SqliteTransaction(connection, self.name)
         try:
+            self._begin(connection, purpose)
             yield tx
+            tx.finish()
+            self._commit(connection, purpose)
         except BaseException as error:
             tx.end()
             try:
@@ -133,13 +132,14 @@ class SqliteStore(Delegating):
             except EarmarkError as second:
                 error.add_note(f"and the rollback failed: {second.message}")
             raise
-        tx.end()
-        if tx.failure is not None:
-            self._roll_back(connection)
-            raise tx.failure
-        self._commit(connection, purpose)
         if self._log_pages >= CHECKPOINT_PAGES:
             self._checkpoint(connection)
+
+    def _begin(self, connection: apsw.Connection, purpose: str) -> None:
+        try:
+            connection.execute("BEGIN IMMEDIATE")
+        except apsw.Error as error:
+            raise translated(error, f"{purpose}: begin on", self.name, connection.system_errno) from error
 
     def _commit(self, connection: apsw.Connection, purpose: str) -> None:
         self._committed = False  # _after_commit, which COMMIT calls, sets it

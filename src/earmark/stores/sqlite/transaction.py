@@ -63,6 +63,12 @@ class SqliteTransaction(SqliteReader):
         self._known: Known = {}
         self._position = -1
 
+    def finish(self) -> None:
+        """End the block before its commit; raises the failure of SQLite that has made a commit impossible."""
+        self.end()
+        if self.failure is not None:
+            raise self.failure
+
     # --- events ---------------------------------------------------------------------------------------------------------------------
 
     def append(self, batches: Sequence[Batch], stamp: Stamp, remember: Remembered | None = None) -> Sequence[Stored]:
