@@ -279,9 +279,24 @@ def test_log_tells_the_story_of_a_claim_and_of_a_unit(earmark: Line) -> None:
     assert other in earmark.good("log -n 1")
     assert len(earmark.good("log -n 2").splitlines()) == 2
     assert earmark.good(f"log --since {earmark.bench.clock.now_ms() + 1000}") == ""
+    whole = earmark.good("log --all")
+    assert earmark.good("log --since -1000h") == whole
+    assert earmark.good("log --until -1000h --all") == ""
     events = [shaped(line, output.EventOut) for line in earmark.good("log --all --json").splitlines()]
     assert [event.sequence for event in events] == list(range(1, len(events) + 1))
     assert events[0].type == "node.registered"
+
+
+def test_the_log_since_a_time_begins_with_the_first_event_then(earmark: Line) -> None:
+    """However many events there are, --since begins exactly at the first one of that time, and -n takes the last of them."""
+    for number in range(12):
+        earmark.bench.clock.move(60_000)
+        earmark.good(f"claim --mem 1KiB --consumer vm-{number}")
+    for back in range(12):
+        lines = earmark.good(f"log --since -{60 * back}s" if back else "log --since now").splitlines()
+        assert len(lines) == 2 * (back + 1)
+        assert f"for vm-{11 - back}" in lines[0]
+    assert len(earmark.good("log --since -1h -n 3").splitlines()) == 3
 
 
 def test_a_node_is_listed_set_cordoned_and_opened(earmark: Line) -> None:

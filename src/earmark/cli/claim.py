@@ -34,7 +34,7 @@ PRIVATE = "private ledger: other users of this machine do not see this claim ({p
     ),
 )
 @request_options("shared", required=False)
-@click.option("--hold", is_flag=True, help="Only hold: it expires unless 'earmark confirm' follows.")
+@click.option("--hold", is_flag=True, help="Only hold: it expires after --ttl (10 min) unless 'earmark confirm' follows.")
 @click.option("--pid", type=click.IntRange(1), metavar="PID", help="Bind the claim to a process: it ends with it.")
 @click.option("--key", metavar="TEXT", help="Idempotency key: the same claim under it is made once.")
 @click.option("--purpose", type=click.Choice(["main", "attach", "leg"]), default="main", help="What a further claim of a consumer is for.")

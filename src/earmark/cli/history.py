@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
 import click
@@ -16,11 +16,11 @@ from earmark.cli.units import unit_named
 from earmark.cli.verb import Verb
 from earmark.cli.views import when
 from earmark.core.ledger import events as e
-from earmark.core.ledger.codec import Envelope, Stored
+from earmark.core.ledger.codec import Envelope, Stored, open_envelope
 from earmark.core.ledger.differences import differences
 from earmark.core.ledger.state import NodeState
 from earmark.core.ledger.story import line as story
-from earmark.core.model.ids import UnitId
+from earmark.core.model.ids import UnitId, node_stream
 from earmark.errors import InvalidRequest
 
 LOG_LINES = 40
@@ -58,7 +58,10 @@ def log(
     last_ms = None if before is None else parse_time(before, now_ms)
     most = lines if lines is not None else None if everything or since is not None else LOG_LINES
     state = session.tracker.node(node)
-    found = (entry for entry in entries(session, state) if entry.envelope.at_ms >= first_ms)
+    after = sequence_before(session, state, first_ms) if since is not None else 0
+    if most is not None and what is None and before is None:
+        after = max(after, state.sequence - most)
+    found: Iterable[Entry] = entries(session, state, after)
     if last_ms is not None:
         found = (entry for entry in found if entry.envelope.at_ms <= last_ms)
     if what is not None:
@@ -72,9 +75,23 @@ def log(
     return 0
 
 
-def entries(session: Session, state: NodeState) -> Iterator[Entry]:
-    """Yield the events of a node, oldest first."""
-    return (Entry(*each) for each in session.tracker.events(state.node))
+def entries(session: Session, state: NodeState, after: int = 0) -> Iterator[Entry]:
+    """Yield the events of a node after a sequence, oldest first."""
+    return (Entry(*each) for each in session.tracker.events(state.node, after))
+
+
+def sequence_before(session: Session, state: NodeState, time_ms: int) -> int:
+    """Return the sequence of the last event before a time: a search by halves, since no event's time is below its predecessor's."""
+    store, stream = session.tracker.store, node_stream(state.node)
+    low, high = 0, state.sequence
+    while low < high:
+        middle = (low + high) // 2
+        page = store.read(stream, middle, 1)
+        if page and open_envelope(page[0].raw).at_ms < time_ms:
+            low = page[0].sequence
+        else:
+            high = middle
+    return low
 
 
 class Wanted:
