@@ -23,7 +23,8 @@ from earmark.stores import identity, place
 from earmark.stores.contract import Store
 from earmark.stores.sqlite.store import SqliteStore
 from earmark.tracker.leases import Leases
-from earmark.tracker.tracker import Terms, Tracker
+from earmark.tracker.questions import Terms
+from earmark.tracker.tracker import Tracker
 from earmark.tracker.writer import Writer
 
 

@@ -15,8 +15,8 @@ from earmark.errors import EarmarkError
 from earmark.logs import log
 
 if TYPE_CHECKING:
+    from earmark.tracker.keeping import Keeping
     from earmark.tracker.leases import Leases
-    from earmark.tracker.tracker import Tracker
 
 EVERY_S = 5.0
 """The longest time between two sweeps: deadlines are seen at least this often."""
@@ -27,7 +27,7 @@ PAUSE_S = 0.2
 
 
 @contextmanager
-def watching(tracker: Tracker, leases: Leases, every_s: float = EVERY_S) -> Iterator[None]:
+def watching(tracker: Keeping, leases: Leases, every_s: float = EVERY_S) -> Iterator[None]:
     """Sweep when a holder of this machine's node dies (seen through its pidfd) and every `every_s` seconds, until the block ends."""
     stop = threading.Event()
     thread = threading.Thread(target=_rounds, args=(tracker, leases, stop, every_s), name="earmark watch", daemon=True)
@@ -39,7 +39,7 @@ def watching(tracker: Tracker, leases: Leases, every_s: float = EVERY_S) -> Iter
         thread.join()
 
 
-def _rounds(tracker: Tracker, leases: Leases, stop: threading.Event, every_s: float) -> None:
+def _rounds(tracker: Keeping, leases: Leases, stop: threading.Event, every_s: float) -> None:
     """Wait and sweep until told to stop."""
     waited_s = every_s
     while not stop.is_set():

@@ -18,7 +18,8 @@ import msgspec
 from earmark.clock import Clock
 from earmark.core.ledger.codec import Batch, Head, Stamp
 from earmark.core.ledger.commands import Answer, Command, HoldClaim
-from earmark.core.ledger.decide import Decision, Facts, answer_of, decide
+from earmark.core.ledger.decide import answer_of, decide
+from earmark.core.ledger.decision import Decision, Facts
 from earmark.core.ledger.fold import advance, fold
 from earmark.core.ledger.state import NodeState
 from earmark.core.model.ids import ClaimId, StreamId, node_stream
@@ -89,7 +90,6 @@ class Writer:
         self._leader: str | None = None
         self._states: dict[StreamId, NodeState] = {}
         self._snapshots: dict[StreamId, int] = {}
-        self._commands = 0
 
     def submit(self, command: Command, *, key: Key | None = None, correlation: str = "") -> Result:
         """Carry out one command durably and return its answer or refusal.
@@ -230,9 +230,8 @@ class Writer:
             tx.put_refusal(stream, owner, now_ms, msgspec.json.encode(decided))
             return decided
         head = state.head if state is not None else Head()
-        self._commands += 1
         stamp = Stamp(
-            actor=self._actor, command=f"{now_ms:x}-{self._commands:x}", now_ms=now_ms, correlation=work.correlation, epoch=self._epoch,
+            actor=self._actor, command=command_id(stream, head), now_ms=now_ms, correlation=work.correlation, epoch=self._epoch,
             boot_id=self._boot_id,
         )  # fmt: skip
         after = _after(state, decided, stamp)
@@ -312,6 +311,11 @@ def _say(command: Command, result: Result) -> None:
     elif result.changed:
         noun = "claim" if result.claim_id is not None else "node"
         log(f"{noun}.{result.outcome}", node=result.node, claim=result.claim_id, cause=result.cause)
+
+
+def command_id(stream: StreamId, head: Head) -> str:
+    """Return the id of the command whose first event follows a head: no two commands of any writer share it."""
+    return f"{stream}@{head.sequence + 1}"
 
 
 def encoded(value: object) -> bytes:

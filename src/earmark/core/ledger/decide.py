@@ -7,57 +7,24 @@ nothing; a claim ends freely only with proof (its holders are gone, or say so th
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, TypedDict
+from typing import Any
 
 import msgspec
 
 from earmark.core.fit.fit import fit
 from earmark.core.fit.judge import judge
-from earmark.core.fit.layout import build_layout
 from earmark.core.ledger import commands as c
 from earmark.core.ledger import events as e
-from earmark.core.ledger.differences import differences, with_known_names
+from earmark.core.ledger.decide_node import configure, cordon_unit, observe, register, rehome, uncordon
+from earmark.core.ledger.decide_time import give_back, pids, sweep
+from earmark.core.ledger.decision import Decision, Facts, about
 from earmark.core.ledger.reasons import with_holders
-from earmark.core.ledger.state import NODE_CORDON, NodeState, present_units
-from earmark.core.model.claim import Cause, Claim, Cordon, Holder, Leg, Purpose
+from earmark.core.ledger.state import NODE_CORDON, NodeState
+from earmark.core.model.claim import Cause, Claim
 from earmark.core.model.grant import Grant
-from earmark.core.model.ids import ClaimId, UnitId, resource_class
+from earmark.core.model.ids import ClaimId
 from earmark.core.model.refusal import Holding, Reason, Refusal
-from earmark.core.model.topology import Machine
-from earmark.errors import Conflict, GenerationConflict, InvalidRequest, LedgerNewer, UnknownClaim, UnknownNode, UnknownUnit
-
-
-class Facts(msgspec.Struct, frozen=True, kw_only=True):
-    """What deciding needs besides the state: the time, and what the guard rows say of the command's claim and consumer.
-
-    `ended` is the cause with which the claim ended, None if it is open or never was; `main` the consumer's open main claim, anywhere
-    in the ledger.
-    """
-
-    now_ms: int
-    ended: str | None = None
-    main: ClaimId | None = None
-
-
-class About(TypedDict):
-    """The fields that all events of a claim share."""
-
-    claim: ClaimId
-    purpose: Purpose
-    move: str | None
-    leg: Leg | None
-
-
-class Decision(msgspec.Struct, frozen=True, kw_only=True):
-    """Events to append (none: nothing to change) and what will then be true."""
-
-    events: tuple[e.Event, ...] = ()
-    outcome: c.Outcome
-    claim_id: ClaimId | None = None
-    cause: Cause | None = None
-    message: str = ""
-    differences: tuple[str, ...] = ()
-    touched: tuple[ClaimId, ...] = ()
+from earmark.errors import Conflict, GenerationConflict, InvalidRequest, LedgerNewer, UnknownClaim, UnknownNode
 
 
 def decide(state: NodeState | None, command: c.Command, facts: Facts) -> Decision | Refusal:
@@ -67,7 +34,7 @@ def decide(state: NodeState | None, command: c.Command, facts: Facts) -> Decisio
     generation than the command needs.
     """
     if isinstance(command, c.RegisterNode):
-        return _register(state, command)
+        return register(state, command)
     if state is None:
         raise UnknownNode(f"node {command.node} is not in this ledger", node=command.node)
     if state.unknown is not None:
@@ -219,7 +186,7 @@ def _end(state: NodeState, command: c.EndClaim, facts: Facts) -> Decision:
     if proven:
         event = e.ClaimEnded(**about(claim), cause=cause, evidence=_proof(claim, command.cause))
         return Decision(events=(event,), outcome="released", claim_id=claim.id, cause=cause)
-    waiting = "no proof that its units are unused" if not left else f"still bound to {_pids(left)}"
+    waiting = "no proof that its units are unused" if not left else f"still bound to {pids(left)}"
     if claim.phase == "draining":
         return Decision(outcome="draining", claim_id=claim.id, cause=cause, message=waiting)
     draining = e.ClaimDraining(**about(claim), cause=command.cause, evidence=waiting)
@@ -237,148 +204,6 @@ def _proof(claim: Claim, cause: Cause) -> str:
     return "its processes are gone" if cause == "forced" else "its processes are gone or said so"
 
 
-def _pids(holders: tuple[Holder, ...]) -> str:
-    return "pid " + ", ".join(str(holder.pid) for holder in holders)
-
-
-def about(claim: Claim) -> About:
-    """Return what each event of a claim says of it."""
-    return About(claim=claim.id, purpose=claim.purpose, move=claim.move, leg=claim.leg)
-
-
-# --- time and deaths ----------------------------------------------------------------------------------------------------------------
-
-
-def _sweep(state: NodeState, command: c.SweepNode, facts: Facts) -> Decision:
-    found = due(state, command, facts.now_ms)
-    touched = tuple(dict.fromkeys(event.claim for event in found if isinstance(event, e.ClaimDraining | e.ClaimEnded)))
-    return Decision(events=found, outcome="swept", touched=touched)
-
-
-def due(state: NodeState, command: c.SweepNode, clock_ms: int) -> tuple[e.Event, ...]:
-    """Return what a sweep would record now; () if time and deaths have changed nothing."""
-    now_ms = max(clock_ms, state.at_ms)
-    found: list[e.Event] = []
-    for claim in state.live():
-        if claim.holders or claim.deadline_ms is not None or claim.phase == "draining":
-            found.extend(_sweep_claim(claim, command, now_ms))
-    for key in sorted(state.cordons):
-        cordon = state.cordons[key]
-        if cordon.until_ms is not None and now_ms >= cordon.until_ms:
-            found.append(e.Uncordoned(unit=cordon.unit, cause="expired"))
-    return tuple(found)
-
-
-def _sweep_claim(claim: Claim, command: c.SweepNode, now_ms: int) -> list[e.Event]:
-    """Return what time and deaths do to one claim: begin to drain, end with proof, or go to quarantine after the grace."""
-    gone = frozenset(command.gone)
-    alive = frozenset(command.alive)
-    left = [holder for holder in claim.holders if holder not in gone]
-    found: list[e.Event] = []
-    since, cause = claim.draining_since_ms, claim.cause
-    if claim.phase != "draining":
-        lost = [holder for holder in claim.holders if holder in gone]
-        runner_lost = any(holder.role == "runner" for holder in lost)
-        if claim.deadline_ms is not None and now_ms >= claim.deadline_ms:
-            cause, evidence = "expired", "its deadline has passed"
-        elif lost and (runner_lost or not left):
-            cause, evidence = "holder_gone", f"{_pids(tuple(lost))} is gone"
-        else:
-            return []
-        since = now_ms
-        found.append(e.ClaimDraining(**about(claim), cause=cause, evidence=evidence))
-    if cause is None or since is None:
-        return found
-    if claim.holders and not left:
-        found.append(e.ClaimEnded(**about(claim), cause=cause, evidence="its processes are gone"))
-    elif now_ms - since >= command.grace_ms and not any(holder in alive for holder in left):
-        evidence = f"{cause}, and no proof within the grace time that its units are unused"
-        found.append(e.ClaimEnded(**about(claim), cause=cause, evidence=evidence, quarantined=True))
-    return found
-
-
-def _return(state: NodeState, command: c.ReturnUnits, _facts: Facts) -> Decision:
-    if command.claim is None and command.unit is None:
-        raise InvalidRequest("a return names a unit or a claim")
-    kept = [
-        quarantine
-        for _, quarantine in sorted(state.quarantines.items())
-        if (command.claim is None or quarantine.claim == command.claim)
-        and (command.unit is None or any(row.unit == command.unit for row in quarantine.grant.units))
-    ]
-    if not kept:
-        what = command.unit or command.claim
-        return Decision(outcome="returned", claim_id=command.claim, message=f"{what} is not in quarantine on node {state.name}")
-    units = () if command.unit is None else (command.unit,)
-    events = tuple(e.UnitsReturned(claim=quarantine.claim, reason=command.reason, units=units) for quarantine in kept)
-    return Decision(events=events, outcome="returned", claim_id=kept[0].claim)
-
-
-# --- the node -----------------------------------------------------------------------------------------------------------------------
-
-
-def _register(state: NodeState | None, command: c.RegisterNode) -> Decision:
-    if state is not None:
-        return Decision(outcome="registered", message=f"node {state.name} is in the ledger already")
-    return Decision(events=(e.NodeRegistered(node=command.node, name=command.name, machine=command.machine_ref),), outcome="registered")
-
-
-def _rehome(state: NodeState, command: c.RehomeNode, _facts: Facts) -> Decision:
-    if state.machine_ref == command.machine_ref:
-        return Decision(outcome="rehomed", message="is at home here already")
-    return Decision(events=(e.NodeRehomed(machine=command.machine_ref, reason=command.reason),), outcome="rehomed")
-
-
-def _observe(state: NodeState, command: c.ObserveMachine, _facts: Facts) -> Decision:
-    machine = with_known_names(state.machine, steady(command.machine))
-    if state.machine == machine:
-        return Decision(outcome="observed", message="nothing has changed")
-    changes = differences(state.machine, machine)
-    event = e.MachineObserved(machine=machine, inventory_version=state.inventory_version + 1, differences=changes)
-    return Decision(events=(event,), outcome="observed", differences=changes)
-
-
-def steady(machine: Machine) -> Machine:
-    """Return a machine without the figures that change by themselves (free disk space): those are observations, not inventory."""
-    return msgspec.structs.replace(machine, disks=tuple(msgspec.structs.replace(disk, free_bytes=None) for disk in machine.disks))
-
-
-def _configure(state: NodeState, command: c.ConfigureNode, _facts: Facts) -> Decision:
-    if state.settings == command.settings:
-        return Decision(outcome="configured", message="has these settings already")
-    for inventory in command.settings.inventories:
-        resource_class(inventory.resource_class)
-    build_layout(state.machine or Machine(), command.settings, strict=state.machine is not None)
-    return Decision(events=(e.NodeConfigured(settings=command.settings),), outcome="configured")
-
-
-def _cordon(state: NodeState, command: c.CordonUnit, facts: Facts) -> Decision:
-    _known_unit(state, command.unit)
-    now_ms = max(facts.now_ms, state.at_ms)
-    if command.until_ms is not None and command.until_ms <= now_ms:
-        raise InvalidRequest("the end of a cordon must lie in the future", until_ms=command.until_ms)
-    known = state.cordons.get(command.unit or NODE_CORDON)
-    if known is not None and (known.reason, known.until_ms) == (command.reason, command.until_ms):
-        return Decision(outcome="cordoned", message="is cordoned so already")
-    cordon = Cordon(unit=command.unit, reason=command.reason, since_ms=now_ms, until_ms=command.until_ms)
-    return Decision(events=(e.Cordoned(cordon=cordon),), outcome="cordoned")
-
-
-def _uncordon(state: NodeState, command: c.UncordonUnit, _facts: Facts) -> Decision:
-    if (command.unit or NODE_CORDON) not in state.cordons:
-        _known_unit(state, command.unit)
-        return Decision(outcome="uncordoned", message="is not cordoned")
-    return Decision(events=(e.Uncordoned(unit=command.unit),), outcome="uncordoned")
-
-
-def _known_unit(state: NodeState, unit: UnitId | None) -> None:
-    if unit is None:
-        return
-    known = present_units(state.machine) if state.machine is not None else frozenset()
-    if unit not in known and unit not in state.missing:
-        raise UnknownUnit(f"node {state.name} has no unit {unit}", node=state.node, unit=unit)
-
-
 Rule = Callable[[NodeState, Any, Facts], Decision | Refusal]
 
 RULES: dict[type[c.Command], Rule] = {
@@ -387,11 +212,11 @@ RULES: dict[type[c.Command], Rule] = {
     c.BindClaim: _bind,
     c.RenewClaim: _renew,
     c.EndClaim: _end,
-    c.SweepNode: _sweep,
-    c.ReturnUnits: _return,
-    c.RehomeNode: _rehome,
-    c.ObserveMachine: _observe,
-    c.ConfigureNode: _configure,
-    c.CordonUnit: _cordon,
-    c.UncordonUnit: _uncordon,
+    c.SweepNode: sweep,
+    c.ReturnUnits: give_back,
+    c.RehomeNode: rehome,
+    c.ObserveMachine: observe,
+    c.ConfigureNode: configure,
+    c.CordonUnit: cordon_unit,
+    c.UncordonUnit: uncordon,
 }

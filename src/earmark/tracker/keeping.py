@@ -1,0 +1,147 @@
+"""Keeping nodes: settings, cordons, what the machine is, time and deaths, the archive, the line of waiters.
+
+Rules of this file: nobody's resources are claimed here; every change is a command through the writer, the world is asked before it.
+"""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from earmark.core.ledger import commands as c
+from earmark.core.ledger.decide_time import due
+from earmark.core.ledger.state import NodeState
+from earmark.core.model import ids
+from earmark.core.model.claim import Holder
+from earmark.core.model.node import NodeSettings
+from earmark.core.model.refusal import Refusal
+from earmark.core.model.request import Request
+from earmark.errors import LedgerBroken, LedgerForeign, LedgerReadOnly, UnknownNode, WrongUse
+from earmark.stores.contract import Ticket
+from earmark.tracker.questions import Questions
+from earmark.tracker.snapshots import snapshot_of
+from earmark.tracker.writer import encoded
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+class Keeping(Questions):
+    """A ledger whose nodes can be kept."""
+
+    def configure(self, settings: NodeSettings, node: str | None = None) -> c.Answer:
+        """Replace a node's settings; raises InvalidRequest if they are impossible on its machine."""
+        return self._answer(c.ConfigureNode(node=self._writable(node).node, settings=settings))
+
+    def cordon(self, unit: str | None, reason: str, until_ms: int | None = None, node: str | None = None) -> c.Answer:
+        """Give no new grants of a unit (None: of the node), until a time or `uncordon`; whoever holds it keeps it."""
+        named = None if unit is None else ids.unit_id(unit)
+        return self._answer(c.CordonUnit(node=self._writable(node).node, unit=named, reason=ids.reason_text(reason), until_ms=until_ms))
+
+    def uncordon(self, unit: str | None, node: str | None = None) -> c.Answer:
+        """End a cordon."""
+        return self._answer(c.UncordonUnit(node=self._writable(node).node, unit=None if unit is None else ids.unit_id(unit)))
+
+    def observe(self) -> c.Answer:
+        """Look at this machine and record it if it has changed."""
+        seen = self._host.observe()
+        answer = self._answer(c.ObserveMachine(node=self._writable(None).node, machine=seen.machine))
+        with self._writer.exclusive("observation") as tx:
+            tx.put_observation(ids.node_stream(self.home), self.clock.now_ms(), msgspec.json.encode(seen))
+        return answer
+
+    def rehome(self, reason: str) -> c.Answer:
+        """Say that this copied ledger now belongs to this machine."""
+        self._own()
+        command = c.RehomeNode(node=self.home, machine_ref=self._host.machine_ref(), reason=ids.reason_text(reason))
+        answer = self._answer(command)
+        if self._rebind is not None:
+            self._rebind()
+        self.terms = self.terms._replace(stranger=None)
+        return answer
+
+    def sweep(self) -> c.Answer | None:
+        """Let time and deaths take effect on this machine's node; None if nothing was due."""
+        state = self._known(self.home)
+        evidence = self._leases.evidence(state.live())
+        command = c.SweepNode(node=state.node, gone=evidence.gone, alive=evidence.alive, grace_ms=self.terms.drain_grace_ms)
+        if not self._can_write() or not due(state, command, self.clock.now_ms()):
+            return None
+        return self._answer(command)
+
+    def watching(self, every_s: float = 5.0) -> AbstractContextManager[None]:
+        """Sweep while a `with` block runs: when a holder dies, and every `every_s` seconds; for programs that keep a tracker open."""
+        from earmark.tracker.watch import watching  # noqa: PLC0415 - only programs that stay need a thread
+
+        return watching(self, self._leases, every_s)
+
+    def archive(self, target: Path, node: str | None = None, *, before_ms: int | None = None) -> int:
+        """Move a node's older events into an archive file that ends with their hash; the ledger goes on from a verified snapshot.
+
+        `before_ms` (since the epoch): only what is that old; None: all. Returns how many events were moved, 0 (and no file) if none is.
+        Raises LedgerBroken, and moves nothing, if the ledger does not verify.
+        """
+        state = self._writable(node)
+        base = self.store.archived(ids.node_stream(state.node))
+        try:
+            state = state if before_ms is None else self.at(before_ms, state.node)
+        except UnknownNode:  # it was not yet there, or what was there is archived
+            return 0
+        if base is not None and state.sequence <= base.sequence:
+            return 0
+        errors = [finding for finding in self.verify().findings if finding.severity == "error"]
+        if errors:
+            raise LedgerBroken(f"{self.store.name} is not archived, it does not verify: {errors[0].detail}", findings=len(errors))
+        last = self.store.read(ids.node_stream(state.node), state.sequence - 1, 1)[0]
+        snapshot = snapshot_of(ids.node_stream(state.node), state, last.position)
+        with self._writer.exclusive("archive") as tx:
+            tx.put_snapshot(snapshot)
+        return self.store.seal(snapshot, target)
+
+    # --- waiting --------------------------------------------------------------------------------------------------------------------
+
+    def take_ticket(self, request: Request, holder: Holder, owner: str | None = None, node: str | None = None) -> Ticket:
+        """Take the next place in a node's line."""
+        stream = ids.node_stream(self._writable(node).node)
+        with self._writer.exclusive("take a ticket") as tx:
+            return tx.take_ticket(
+                stream,
+                ids.name(owner, "owner") if owner is not None else self.terms.actor,
+                encoded(request),
+                encoded(holder),
+                self.clock.now_ms(),
+            )
+
+    def drop_ticket(self, ticket: Ticket) -> None:
+        """Give a place up; no error if it is gone."""
+        with self._writer.exclusive("drop a ticket") as tx:
+            tx.drop_ticket(ticket.stream, ticket.number)
+
+    # --- within ---------------------------------------------------------------------------------------------------------------------
+
+    def _answer(self, command: c.Command) -> c.Answer:
+        result = self._writer.submit(command)
+        if isinstance(result, Refusal):
+            raise WrongUse(f"{type(command).__name__} was refused although it asks for nothing", reasons=result.reasons)
+        return result
+
+    def _target(self, node: str | None) -> NodeState:
+        """Return a node that may be written, as this process last saw it where it is this machine's."""
+        known = self._writer.known(ids.node_stream(self.home)) if node is None or node == self.home else None
+        if known is None or not self._can_write():
+            return self._writable(node)
+        self._own()
+        return known
+
+    def _writable(self, node: str | None) -> NodeState:
+        state = self.node(node)
+        if self.terms.stranger is not None:
+            raise LedgerForeign(self.terms.stranger, ledger=self.store.name)
+        if not self.store.writable:
+            raise LedgerReadOnly(f"{self.store.name} can only be read here", ledger=self.store.name)
+        return state
+
+    def _can_write(self) -> bool:
+        return self.store.writable and self.terms.stranger is None
