@@ -73,12 +73,44 @@ def test_init_shares_a_ledger_with_a_group(tmp_path: Path) -> None:
     assert run("init", "--shared", str(shared)).code == run("init", "--group", group).code == 2
     said = run("init", "--shared", str(shared), "--group", group)
     assert said.code == 0, said
-    assert "shared by its group" in said.out or "named" in said.out
+    assert "shared by its group" in said.out
     assert (shared / "ledger.db").exists()
     claimed = CliRunner().invoke(
         cli, ["--ledger", str(shared / "ledger.db"), "claim", "--mem", "1MiB"], env={"EARMARK_MACHINE_ROOT": str(root)}
     )
     assert (claimed.exit_code, claimed.stderr) == (0, "")
+
+
+def test_init_makes_the_machines_ledger(tmp_path: Path) -> None:
+    """`init --system` makes and announces the machine's ledger, which later commands use by themselves and call the machine's."""
+    root = tmp_path / "root"
+    (root / "var/lib").mkdir(parents=True)
+    (root / "etc").mkdir()
+    for folder in (root, root / "var", root / "var/lib", root / "etc"):
+        folder.chmod(0o755)
+    env = {"EARMARK_MACHINE_ROOT": str(root), "EARMARK_LEDGER": None}
+    made = CliRunner().invoke(cli, ["init", "--system"], env=env)
+    assert made.exit_code == 0, made.output
+    assert "the machine's" in made.stdout
+    claimed = CliRunner().invoke(cli, ["claim", "--mem", "1MiB", "--json"], env=env)
+    assert claimed.exit_code == 0, claimed.output
+    assert json.loads(claimed.stdout)["notices"] == []
+    assert (root / "var/lib/earmark/ledger.db").exists()
+
+
+def test_an_exclusive_grant_beside_the_machines_ledger_needs_private(tmp_path: Path) -> None:
+    """Where the machine has a ledger, a private one refuses exclusive grants and names it; --private grants them all the same."""
+    root = tmp_path / "root"
+    for folder in (root, root / "var", root / "var/lib", root / "etc"):
+        folder.mkdir(mode=0o755)
+    env = {"EARMARK_MACHINE_ROOT": str(root), "EARMARK_LEDGER": None}
+    assert CliRunner().invoke(cli, ["init", "--system"], env=env).exit_code == 0
+    private = Disk(tmp_path / "own")
+    said = private("claim", "--cpus", "1:dedicated", EARMARK_MACHINE_ROOT=str(root))
+    assert said.code == 3
+    assert str(root / "var/lib/earmark/ledger.db") in said.err
+    assert private("claim", "--cpus", "1:dedicated", "--private", EARMARK_MACHINE_ROOT=str(root)).code == 0
+    assert private("claim", "--mem", "1MiB", EARMARK_MACHINE_ROOT=str(root)).code == 0
 
 
 def test_init_without_options_says_which_ledger_is_used(disk: Disk) -> None:

@@ -24,6 +24,7 @@ WIDTH_MOST = 160
 PIPE_WIDTH = 100
 TABLE_PIPE_WIDTH = 10_000
 COLUMN_LEAST = 12
+BELOW_INDENT = 4
 LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
 OTHERS = "*"
 PALETTE = (110, 180, 108, 175, 216, 73, 186, 139, 152, 173, 150, 147)
@@ -130,16 +131,24 @@ def wrapped(parts: Sequence[Text], width: int, indent: int, first: Text, gap: st
 
 
 def table(heads: Sequence[str], rows: Sequence[Sequence[str | Text]], width: int) -> list[Text]:
-    """Return a table without rules: columns as wide as they need; the last one is broken at its spaces where the width ends."""
+    """Return a table without rules: columns as wide as they need, the last one broken where the width ends.
+
+    Where hardly anything is left for the last column it stands below its row.
+    """
     cells = [[each if isinstance(each, Text) else Text(clean(each)) for each in row] for row in rows]
     widths = [max([cell_len(head), *(cell_len(row[index].plain) for row in cells)]) for index, head in enumerate(heads)]
-    before = sum(widths[:-1]) + 2 * (len(widths) - 1)
-    widths[-1] = min(widths[-1], max(COLUMN_LEAST, width - before))
-    lines = [_row([Text(head, DIM) for head in heads], widths)] if any(heads) else []
+    indent = sum(widths[:-1]) + 2 * (len(widths) - 1)
+    below = indent + min(widths[-1], COLUMN_LEAST) > width
+    indent = BELOW_INDENT if below else indent
+    shown = heads[:-1] if below else heads
+    lines = [_row([Text(head, DIM) for head in shown], widths)] if any(heads) else []
     for row in cells:
-        broken = wrapped([Text(part, row[-1].style) for part in parts_of(row[-1].plain, widths[-1])], widths[-1], 0, Text(), gap=" ")
-        lines.append(_row([*row[:-1], broken[0]], widths))
-        lines += [_row([*[Text()] * (len(row) - 1), each], widths) for each in broken[1:]]
+        parts = [Text(part, row[-1].style) for part in parts_of(row[-1].plain, width - indent)]
+        first = _row(row[:-1], widths)
+        if below:
+            lines.append(first)
+            first = Text(" " * indent)
+        lines += wrapped(parts, width, indent, first, gap=" ")
     return lines
 
 
@@ -153,7 +162,7 @@ def parts_of(text: str, width: int) -> list[str]:
 
 def _row(cells: Sequence[Text], widths: Sequence[int]) -> Text:
     line = Text()
-    for index, (cell, width) in enumerate(zip(cells, widths, strict=True)):
+    for index, (cell, width) in enumerate(zip(cells, widths, strict=False)):
         line.append_text(fit(cell, width))
         if index < len(widths) - 1:
             line.append("  ")
@@ -179,6 +188,7 @@ def sheet(stream: IO[str] | None = None, *, colour: bool, wide: bool = False) ->
     """Return the sheet for a stream (standard output). `wide`: not cut where it is no terminal, for tables that a program reads."""
     target = stream or sys.stdout
     terminal = target.isatty()
+    colour = colour and not Console(file=target).is_dumb_terminal
     console = Console(
         file=target,
         force_terminal=colour,

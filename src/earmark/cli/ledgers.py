@@ -16,6 +16,7 @@ from earmark.cli.output import AuditOut, FileOut, FindingOut, VerifyOut
 from earmark.cli.session import Session
 from earmark.cli.times import parse_time
 from earmark.cli.verb import Verb
+from earmark.cli.where import where_of
 from earmark.core.ledger.audit import Finding
 from earmark.errors import InvalidRecord, InvalidRequest, LedgerFull, UnsafePlace
 from earmark.stores import place as places
@@ -50,8 +51,7 @@ def init(session: Session, *, system: bool, shared: str | None, group: str | Non
         raise InvalidRequest("--group belongs to --system or --shared", found=group)
     else:
         place = places.resolve(session.settings)
-    session.ledger = str(place.path)
-    session.forget_settings()
+    session.use(str(place.path), where_of(place))
     state = session.tracker.node()
     message = f"ledger {place.path} of node {state.name}: {session.place.note}"
     if session.json:

@@ -54,9 +54,9 @@ class Session:
             self._settings = settings.load({"ledger": self.ledger, "private": True if self.private else None})
         return self._settings
 
-    def forget_settings(self) -> None:
-        """Load the settings and the place again: the ledger was just made."""
-        self._settings = self._place = None
+    def use(self, path: str, place: Where) -> None:
+        """Use a ledger that was just made."""
+        self.ledger, self._settings, self._place = path, None, place
 
     @property
     def tracker(self) -> Tracker:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from earmark.settings import Settings
-from earmark.stores.place import is_private, resolve
+from earmark.stores.place import Place, is_private, resolve
 
 KINDS = {"named": "named by --ledger or a setting", "machine": "the machine's", "shared": "shared by its group", "user": "your own"}
 
@@ -21,7 +21,11 @@ class Where(NamedTuple):
 
 def where_is(settings: Settings) -> Where:
     """Return the ledger that some settings lead to; raises UnsafePlace."""
-    place = resolve(settings)
+    return where_of(resolve(settings))
+
+
+def where_of(place: Place) -> Where:
+    """Return a ledger's place in words."""
     private = is_private(place)
     note = KINDS[place.kind]
     if private:
