@@ -27,8 +27,20 @@ class EarmarkError(Exception):
         self.facts = facts
 
     def problem(self) -> dict[str, object]:
-        """Return the error as a problem+json object (RFC 9457)."""
-        return {"type": type_prefix + self.code, "title": self.code.replace("-", " "), "detail": self.message, "facts": dict(self.facts)}
+        """Return the error as a problem+json object (RFC 9457); text that is no UTF-8 (of an argument, a path) is shown escaped."""
+        facts = {name: sayable(value) for name, value in self.facts.items()}
+        return {"type": type_prefix + self.code, "title": self.code.replace("-", " "), "detail": sayable(self.message), "facts": facts}
+
+
+def sayable(value: object) -> object:
+    """Return a value whose texts can be written as UTF-8: a lone surrogate, as Python reads undecodable bytes, becomes its escape."""
+    if isinstance(value, str):
+        return value.encode("utf-8", "backslashreplace").decode("utf-8")
+    if isinstance(value, list | tuple | set | frozenset):
+        return [sayable(each) for each in value]
+    if isinstance(value, dict):
+        return {str(sayable(key)): sayable(each) for key, each in value.items()}
+    return value
 
 
 # --- the caller's fault -------------------------------------------------------------------------------------------------------------

@@ -106,7 +106,7 @@ class Redactor:
         """
         try:
             value = msgspec.json.decode(raw)
-        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
             raise InvalidRecord(f"an event's bytes are not JSON: {error}") from error
         if not isinstance(value, dict):
             raise InvalidRecord("an event's bytes are not a JSON object", found=type(value).__name__)

@@ -5,8 +5,6 @@ combination is InvalidSetting with the source and the key. Only this module read
 refused. Each field says what it does and what it means for security (docs/reference/settings.md is made from it).
 """
 
-from __future__ import annotations
-
 import errno
 import os
 import re
@@ -278,8 +276,8 @@ def check_whole(settings: Settings, origins: Mapping[str, str]) -> None:
     for key, path in (("ledger", settings.ledger), ("state_home", settings.state_home), ("machine_root", settings.machine_root)):
         if path is None:
             continue
-        if not path or "\0" in path:
-            raise InvalidSetting(f"{origins[key]}: {key} = {path!r} is not a path", key=key)
+        if not path or "\0" in path or any("\ud800" <= letter <= "\udfff" for letter in path):
+            raise InvalidSetting(f"{origins[key]}: {key} = {path!r} is not a path in UTF-8", key=key)
         may_be_relative = key == "ledger" and origins[key] in ("environment", "flags")
         if not path.startswith("/") and not may_be_relative:
             raise InvalidSetting(f"{origins[key]}: {key} = {path!r} is not an absolute path", key=key)
@@ -319,7 +317,7 @@ def read_file(path: Path) -> Mapping[str, object] | None:
 
     try:
         table = tomllib.loads(raw.decode())
-    except (UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+    except (UnicodeDecodeError, RecursionError, tomllib.TOMLDecodeError) as error:
         raise InvalidSetting(f"settings file {path} is not TOML: {error}", source=str(path)) from error
     for key in table:
         if key in ONLY_OUTSIDE_FILES or key not in keys():

@@ -113,5 +113,5 @@ def read_grant(source: str) -> Grant:
     """Return the Grant in a JSON file (`-`: standard input); raises InvalidRecord."""
     try:
         return msgspec.json.decode(read_limited(source, "grant"), type=Grant)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise InvalidRecord(f"grant {shown(source)} is not a Grant: {error}", source=source) from error

@@ -22,6 +22,7 @@ from earmark.errors import InvalidRecord, InvalidRequest, LedgerFull, UnsafePlac
 from earmark.stores import place as places
 from earmark.stores.lines import LINE_BYTES_MAX
 from earmark.stores.transfer import export_lines, import_lines
+from earmark.tracker.history import Replay
 
 EXIT_FINDINGS = 1
 ARCHIVE_AGE = "-30d"
@@ -175,7 +176,7 @@ def import_events(session: Session, *, file: str) -> int:
     from earmark.wiring import open_store  # noqa: PLC0415 - an import needs a store without a node in it
 
     with read_lines(file) as lines, open_store(session.settings) as store:
-        count = import_lines(lines, store, source=file)
+        count = import_lines(lines, store, check=Replay(), source=file)
         name = store.name
     message = f"{phrases.plural(count, 'event')}; if this is another machine: earmark node rehome --reason …"
     _tell(session, FileOut(path=name, events=count, bytes=None, message=message))

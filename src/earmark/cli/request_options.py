@@ -142,7 +142,7 @@ def read_request(source: str) -> Request:
     raw = read_limited(source, "request")
     try:
         return msgspec.json.decode(raw, type=Request)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise InvalidRecord(f"request {shown(source)} is not a Request: {error}", source=source) from error
 
 

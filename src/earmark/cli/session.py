@@ -16,6 +16,7 @@ import msgspec
 
 from earmark.cli import phrases
 from earmark.clock import Clock, SystemClock
+from earmark.errors import sayable
 
 if TYPE_CHECKING:
     from earmark.cli.where import Where
@@ -147,4 +148,7 @@ def open_ledger(session: Session) -> AbstractContextManager[Any]:
 
 def encode(value: object) -> str:
     """Return a value as one line of JSON; what JSON does not know becomes its text."""
-    return msgspec.json.encode(value, enc_hook=str).decode("utf-8")
+    try:
+        return msgspec.json.encode(value, enc_hook=str).decode("utf-8")
+    except UnicodeEncodeError:  # a path or argument that is no UTF-8
+        return msgspec.json.encode(sayable(msgspec.to_builtins(value, enc_hook=str))).decode("utf-8")

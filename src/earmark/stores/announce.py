@@ -126,7 +126,7 @@ def read_announcement(path: Path, *, owners: set[int]) -> AnnouncementFile | Non
         return None
     try:
         return msgspec.json.decode(content, type=AnnouncementFile)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise InvalidRecord(f"{path} is no announcement of a ledger: {error}", path=str(path)) from error
 
 

@@ -78,7 +78,7 @@ def read(place: Place) -> NodeFile | None:
         found = msgspec.json.decode(content, type=NodeFile)
         node_id(found.uuid)
         name(found.name, "host name")
-    except (msgspec.DecodeError, UnicodeDecodeError, InvalidRequest) as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError, InvalidRequest) as error:
         raise InvalidRecord(f"{path} does not say which node this is: {error}", path=str(path)) from error
     return found
 

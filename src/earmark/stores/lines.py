@@ -90,7 +90,7 @@ def decode_line(raw: bytes, number: int, source: str) -> AnyLine:
         raise InvalidRecord(f"{source}, line {number}: {len(raw)} bytes, at most {LINE_BYTES_MAX} are read", line=number)
     try:
         line: AnyLine = _decoder.decode(raw)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise InvalidRecord(f"{source}, line {number} is not a line of an export or archive: {error}", line=number) from error
     if isinstance(line, ExportHeader | ArchiveHeader) and line.version != FORMAT_VERSION:
         raise InvalidRecord(f"{source} has format {line.version}, this program reads {FORMAT_VERSION}", line=number, found=line.version)

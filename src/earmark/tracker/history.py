@@ -12,7 +12,8 @@ from typing import NamedTuple
 import msgspec
 
 from earmark.core.ledger.audit import Finding, audit_consumers, audit_node
-from earmark.core.ledger.codec import Head, Stored, check_link, open_envelope, open_event
+from earmark.core.ledger.codec import Envelope, Head, Stored, check_link, open_envelope, open_event
+from earmark.core.ledger.events import Event
 from earmark.core.ledger.fold import advance, fold
 from earmark.core.ledger.state import FOLD_VERSION, NodeState, image_of
 from earmark.core.model.ids import NodeId, StreamId, node_stream
@@ -28,6 +29,19 @@ class Verified(NamedTuple):
 
     events: dict[StreamId, int]
     findings: tuple[Finding, ...]
+
+
+class Replay:
+    """Folds the events of an import as they come, so that what nothing can follow from is refused before it is in the ledger."""
+
+    def __init__(self) -> None:
+        self._states: dict[StreamId, NodeState] = {}
+
+    def __call__(self, stored: Stored, envelope: Envelope, event: Event) -> None:
+        """Fold one event in; raises LedgerBroken if it cannot follow the ones before it."""
+        if stored.stream.startswith(NODE_PREFIX):
+            head = Head(envelope.sequence, envelope.epoch, envelope.at_ms, stored.hash)
+            self._states[stored.stream] = advance(self._states.get(stored.stream), event, head, envelope.boot_id)
 
 
 def state_at(store: Store, node: NodeId, time_ms: int) -> NodeState:
