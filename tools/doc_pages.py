@@ -111,7 +111,7 @@ def play(text: str, home: Path, environ: Mapping[str, str] | None = None) -> lis
     script = home / ".page.sh"
     env["PAGE"] = str(script)
     script.write_text("\n".join(lines) + "\n")
-    ended = subprocess.run(["/bin/bash", str(script)], env=env, stdout=subprocess.PIPE, timeout=PAGE_TIMEOUT_S, check=False, cwd=home)
+    ended = subprocess.run([sys.executable, "-c", pinned], env=env, stdout=subprocess.PIPE, timeout=PAGE_TIMEOUT_S, check=False, cwd=home)
     parts = ended.stdout.decode().split(EDGE)
     return [
         Done(step, int(status), OWN_WORDS.sub("", printed)) for step, printed, status in zip(wanted, parts[0::2], parts[1::2], strict=False)
