@@ -20,6 +20,7 @@ from earmark.core.ledger.commands import Answer
 from earmark.core.ledger.story import line
 from earmark.core.model.claim import Holder
 from earmark.core.model.grant import Grant
+from earmark.core.model.ids import ClaimId
 from earmark.core.model.node import NodeSettings
 from earmark.core.model.refusal import Refusal
 from earmark.core.model.request import Request
@@ -102,7 +103,7 @@ def test_a_text_is_no_way_in(world: Bench, text: str) -> None:
 @pytest.mark.parametrize("text", TEXTS, ids=ascii)
 def test_a_claim_id_is_checked(world: Bench, text: str) -> None:
     """An id that the caller chose is of the known form, or refused."""
-    answer = answered(lambda: world.tracker.hold(OWN, claim_id=text))  # type: ignore[arg-type]
+    answer = answered(lambda: world.tracker.hold(OWN, claim_id=ClaimId(text)))
     assert (answer is not None) == (text == "c-1234")
 
 

@@ -11,6 +11,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -148,7 +149,7 @@ def test_one_of_many_gets_the_last_cpus(ledger: Path) -> None:
                 return [finding for finding in one.tracker.audit() if finding.severity == "error"]
 
             auditor = Caller(look)
-            answers = [each.end() for each in [Caller(lambda world=world: want(world)) for world in (one, other) * 6]]  # type: ignore[misc]
+            answers = [each.end() for each in [Caller(partial(want, world)) for world in (one, other) * 6]]
             assert auditor.end() == []
             won = [granted(answer) for answer in answers if isinstance(answer, Answer)]
             assert len(won) == 1
@@ -187,11 +188,7 @@ def test_a_release_and_a_confirm_race_to_one_end(ledger: Path) -> None:
                 except Exception as error:  # noqa: BLE001 - a conflict is an answer here, anything else fails below
                     return error
 
-            racing = [
-                Caller(lambda what=what, world=world: say(what, world))  # type: ignore[misc]
-                for what in ("confirm", "abort", "release")
-                for world in (one, other)
-            ]
+            racing = [Caller(partial(say, what, world)) for what in ("confirm", "abort", "release") for world in (one, other)]
             answers = [each.end() for each in racing]
             assert {type(answer).__name__ for answer in answers} <= {"Answer", "Conflict"}
             one.tracker.release(claim)
