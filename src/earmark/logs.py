@@ -11,17 +11,20 @@ import os
 import re
 import sys
 from collections.abc import Callable
-from typing import Literal, NamedTuple, Protocol, TextIO
+from typing import TYPE_CHECKING, Literal, NamedTuple, Protocol, TextIO
 
 from earmark.clock import Clock, SystemClock
 from earmark.errors import WrongUse
-from earmark.redactor import KEY_BYTES, Redactor
+
+if TYPE_CHECKING:
+    from earmark.redactor import Redactor
 
 Level = Literal["debug", "info", "warning", "error"]
 Form = Literal["console", "json"]
 
 RANKS = {"debug": 10, "info": 20, "warning": 30, "error": 40, "off": 100}
 EVENT = re.compile(r"[a-z][a-z_]{0,30}(\.[a-z][a-z_]{0,30}){1,2}")
+FLEETING_KEY_BYTES = 32
 OWN_FIELDS = ("event", "level", "at_ms")
 LINE_FIELDS_MAX = 64
 TEXT_LENGTH_MAX = 2000
@@ -62,7 +65,7 @@ def fleeting_key() -> bytes:
     return _fleeting_key
 
 
-_fleeting_key = os.urandom(KEY_BYTES)
+_fleeting_key = os.urandom(FLEETING_KEY_BYTES)
 _lines = Lines(RANKS["warning"], "console", fleeting_key)
 
 
@@ -89,13 +92,19 @@ def log(noun_verb: str, *, level: Level = "info", **fields: object) -> None:
     if not EVENT.fullmatch(noun_verb):
         raise WrongUse(f"a log line is named noun.verb, not {noun_verb[:60]!r}", found=noun_verb[:60])
     shown = dict(list(fields.items())[:LINE_FIELDS_MAX])
-    values = Redactor(lines.key()).fields(shown) if lines.scrub else {name: plain(value) for name, value in shown.items()}
+    values = _redactor(lines).fields(shown) if lines.scrub else {name: plain(value) for name, value in shown.items()}
     writer(lines)(noun_verb, level, values)
 
 
 def redactor() -> Redactor:
     """Return the redactor of the lines, whether or not it is on for them."""
-    return Redactor(_lines.key())
+    return _redactor(_lines)
+
+
+def _redactor(lines: Lines) -> Redactor:
+    from earmark.redactor import Redactor  # noqa: PLC0415 - a command that logs nothing does not pay for it
+
+    return Redactor(lines.key())
 
 
 def scrub_envelope(raw: bytes) -> bytes:

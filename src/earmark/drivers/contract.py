@@ -4,8 +4,6 @@ Rules of this file: drivers observe and never decide; an observation may be part
 proof, everything else is unknown.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import Protocol
 

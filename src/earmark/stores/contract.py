@@ -14,8 +14,6 @@ The promises:
 6. The side tables (answers, refusals, tickets, observations, snapshots) are bounded and outside the chain.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path

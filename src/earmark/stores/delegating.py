@@ -13,7 +13,6 @@ from pathlib import Path
 from earmark.core.ledger.codec import Batch, Head, Stamp, Stored
 from earmark.core.ledger.rows import SlotRow
 from earmark.core.model.ids import ClaimId, ConsumerId, StreamId
-from earmark.stores.archive import seal_stream
 from earmark.stores.contract import (
     BUSY_TIMEOUT_S,
     PAGE_ITEMS_MAX,
@@ -76,6 +75,8 @@ class Delegating(ABC):
         The snapshot must have been verified by the caller. Raises InvalidRequest if it does not stand on an event of the stream or the
         file exists, ChainBroken if the chain does not hold.
         """
+        from earmark.stores.archive import seal_stream  # noqa: PLC0415 - few ledgers are ever archived, all are opened
+
         return seal_stream(self, snapshot, archive)
 
     def all_events(self) -> Iterator[Stored]:

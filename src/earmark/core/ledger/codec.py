@@ -4,8 +4,6 @@ Rules of this file: the stored bytes are JSON of `Envelope`, made once and never
 which contain the previous event's hash; the position is the store's own and not part of them. Decoding is strict.
 """
 
-from __future__ import annotations
-
 import hashlib
 from collections.abc import Sequence
 from typing import NamedTuple

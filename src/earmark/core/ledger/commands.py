@@ -4,8 +4,6 @@ Rules of this file: a command carries everything that deciding needs from the wo
 answer says what is true now and whether this command changed it.
 """
 
-from __future__ import annotations
-
 from typing import Annotated, Literal
 
 from msgspec import Meta

@@ -1,7 +1,5 @@
 """What deciding needs and what it leads to: facts in, a decision out."""
 
-from __future__ import annotations
-
 from typing import TypedDict
 
 import msgspec

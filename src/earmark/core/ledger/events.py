@@ -4,8 +4,6 @@ Rules of this file: past tense; an event holds what was decided, never what must
 or secret. A field is added only with a new version of its event; an old version is read for ever (`docs/reference/events.md`).
 """
 
-from __future__ import annotations
-
 from typing import ClassVar
 
 from earmark.core.model.claim import Cause, Cordon, Holder, Leg, Moment, Purpose

@@ -5,8 +5,6 @@ one open claim per id, one open main claim per consumer in the whole ledger. Not
 stream a claim lives in and whether it has ended.
 """
 
-from __future__ import annotations
-
 from typing import NamedTuple
 
 from earmark.core.ledger.events import ClaimEnded, ClaimHeld, Event, UnitsPassed, UnitsReturned

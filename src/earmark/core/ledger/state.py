@@ -4,8 +4,6 @@ Rules of this file: a state is never changed, only followed by another; everythi
 recomputed from the rest and is compared with that at every audit. `StateImage` is the part that snapshots keep.
 """
 
-from __future__ import annotations
-
 import immutables
 import msgspec
 

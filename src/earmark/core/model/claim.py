@@ -4,8 +4,6 @@ Rules of this file: expired, aborted, forced and the like are causes of a step, 
 state; its events and the store's claim row remember it.
 """
 
-from __future__ import annotations
-
 from typing import Annotated, Literal
 
 from msgspec import Meta

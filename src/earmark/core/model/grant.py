@@ -4,8 +4,6 @@ Rules of this file: a grant is rows, never counters. A unit row is exclusive and
 row is one claim's share of a pool and is summed.
 """
 
-from __future__ import annotations
-
 from typing import Annotated, Literal
 
 from msgspec import Meta

@@ -4,8 +4,6 @@ Rules of this file: an id is a checked string; the check stands here once. Units
 `gpu:GPU-8e94…`, `named:CUSTOM_X/ns0`), pools are what is summed (`vcpu`, `memory`, `pages:0:2048`, `disk:root`, `class:CUSTOM_X`).
 """
 
-from __future__ import annotations
-
 import re
 from typing import NewType
 

@@ -4,8 +4,6 @@ Source: OpenStack Placement 16, objects/allocation.py (capacity, units) and hand
 in thousandths, where Placement compares floats.
 """
 
-from __future__ import annotations
-
 from earmark.core.model.ids import ResourceClass
 from earmark.core.model.value import Value
 from earmark.errors import InvalidRequest

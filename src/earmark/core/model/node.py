@@ -5,8 +5,6 @@ cpu_shared_set, cpu_dedicated_set, cpu/ram/disk_allocation_ratio, reserved_huge_
 unless it is asked for.
 """
 
-from __future__ import annotations
-
 from typing import Annotated, Literal
 
 from msgspec import Meta

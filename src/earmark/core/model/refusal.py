@@ -3,8 +3,6 @@
 Rules of this file: a refusal has at least one reason; each reason's numbers can be checked again from the node's state alone.
 """
 
-from __future__ import annotations
-
 from typing import Literal
 
 from earmark.core.model.ids import ClaimId, ConsumerId, Owner

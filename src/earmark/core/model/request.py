@@ -1,7 +1,5 @@
 """What is wanted. A request says nothing about where: that is the grant's part, and the two are never mixed."""
 
-from __future__ import annotations
-
 from typing import Annotated, Literal
 
 from msgspec import Meta

@@ -3,8 +3,6 @@
 Rules of this file: facts only, no policy; integers in base units; every tuple is sorted by its id, so that equal machines are equal.
 """
 
-from __future__ import annotations
-
 from typing import Annotated
 
 from msgspec import Meta
