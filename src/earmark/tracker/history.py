@@ -71,7 +71,11 @@ def audit(store: Store) -> tuple[Finding, ...]:
     states = []
     with store.reading() as reader:
         for stream in _streams(reader):
-            state = replay(reader, stream)
+            try:
+                state = replay(reader, stream)
+            except (InvalidRecord, LedgerBroken) as error:
+                found.append(Finding(code="chain", severity="error", detail=f"{stream}: {error}"))
+                continue
             if state is None:
                 continue
             states.append(state)
