@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from typing import get_args
 
 import pytest
+
+from earmark.core.model.refusal import ReasonCode
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
@@ -63,6 +66,12 @@ def test_pictures_are_the_recorded_ones(page: Path) -> None:
     """A picture of a test machine in a page is what the drawing of today gives."""
     for name, shown in re.findall(r"<!-- picture: (\S+) -->\n```text\n(.*?)```", page.read_text(), re.DOTALL):
         assert (ROOT / name).read_text() == shown
+
+
+def test_every_code_of_a_reason_is_explained() -> None:
+    """The page on refusals has each code that a reason can have, and no other."""
+    rows = re.findall(r"^\| (`.+?`) \|", (ROOT / "docs/howto/read-a-refusal.md").read_text(), re.MULTILINE)
+    assert sorted(code for row in rows for code in re.findall(r"`(\w+)`", row)) == sorted(get_args(ReasonCode))
 
 
 def test_the_reading_order_is_there_and_short() -> None:
