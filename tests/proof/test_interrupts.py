@@ -14,6 +14,7 @@ import pytest
 from tests.proof.worlds import OWN, granted
 
 from earmark import locks
+from earmark.stores.sqlite.store import SqliteStore
 from earmark.testing import Bench, bench
 from earmark.tracker.held import HeldClaim
 
@@ -90,6 +91,19 @@ def test_an_interrupt_at_any_moment_leaves_nothing_half_done(kind: str, step: in
         assert number > 100
         assert threading.active_count() >= 1
         granted(world.tracker.hold(OWN))
+
+
+@pytest.mark.long
+def test_an_interrupt_at_any_moment_on_disk_leaves_nothing_half_done(tmp_path: Path) -> None:
+    """The same on a file: no transaction stays open, no lock of the file stays taken, and another opening can write at once."""
+    path = tmp_path / "l" / "ledger.db"
+    with SqliteStore(path) as store, SqliteStore(path) as other, bench("2c 8G", store=store) as world:
+        number = 1
+        while whole(world, lambda: world.tracker.claim(OWN), number):
+            with other.transaction(purpose="look", timeout_s=1.0):
+                pass
+            number += 3
+        assert number > 100
 
 
 def test_an_interrupt_inside_the_block_rolls_back() -> None:
