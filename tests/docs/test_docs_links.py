@@ -11,7 +11,7 @@ import pytest
 from earmark.core.model.refusal import ReasonCode
 
 ROOT = Path(__file__).resolve().parents[2]
-PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
+PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md"), *(ROOT / "examples").glob("*.md")])
 LINK = re.compile(r"\[(?:[^\]\[]|\[[^\]]*\])*\]\(([^)\s]+)\)")
 NODE_ID = re.compile(r"tests/[\w/]+\.py::(?:\w+::)?(test_\w+)")
 TEST_FILE = re.compile(r"(tests/[\w/]+\.py)::((?:\w+::)?test_\w+)")
