@@ -11,7 +11,7 @@ from earmark.cli.session import Session
 from earmark.cli.verb import Verb
 from earmark.core.model.cpuset import format_cpu_list
 from earmark.core.model.topology import Device, Machine
-from earmark.core.model.units import format_bytes
+from earmark.core.model.units import counted, format_bytes
 from earmark.drivers.contract import Observation
 from earmark.errors import InvalidRequest
 from earmark.wiring import look_at
@@ -77,9 +77,9 @@ def facts(machine: Machine) -> list[tuple[str, str]]:
         ("kinds", ", ".join(f"{kind}: cpu {format_cpu_list(cpu.id for cpu in machine.cpus if cpu.kind == kind)}" for kind in kinds)),
         (
             "packages",
-            f"{len(packages)}" + (f", {phrases.plural(len(dies), 'die')}" if len(dies) > len(packages) else "") if packages else "",
+            f"{len(packages)}" + (f", {counted(len(dies), 'die')}" if len(dies) > len(packages) else "") if packages else "",
         ),
-        ("l3", phrases.plural(len(caches), "domain") if caches else ""),
+        ("l3", counted(len(caches), "domain") if caches else ""),
         ("memory", format_bytes(sum(cell.memory_bytes for cell in machine.cells)) + _limit(machine)),
     ]
 

@@ -18,6 +18,7 @@ from earmark.cli.times import parse_time
 from earmark.cli.verb import Verb
 from earmark.cli.where import where_of
 from earmark.core.ledger.audit import Finding
+from earmark.core.model.units import counted
 from earmark.errors import InvalidRecord, InvalidRequest, LedgerFull, UnsafePlace
 from earmark.stores import place as places
 from earmark.stores.lines import LINE_BYTES_MAX
@@ -81,7 +82,7 @@ def audit(session: Session, *, errors_only: bool) -> int:
         if not findings and not session.quiet:
             states = session.states()
             claims = sum(len(state.claims) for state in states)
-            session.out(f"clean: {phrases.plural(len(states), 'node')}, {phrases.plural(claims, 'live claim')}, no findings")
+            session.out(f"clean: {counted(len(states), 'node')}, {counted(claims, 'live claim')}, no findings")
     return EXIT_FINDINGS if errors or (findings and not errors_only) else 0
 
 
@@ -95,8 +96,8 @@ def verify(session: Session) -> int:
     found = session.tracker.verify()
     events, streams = sum(found.events.values()), len(found.events)
     errors = [one for one in found.findings if one.severity == "error"]
-    message = f"{phrases.plural(events, 'event')} in {phrases.plural(streams, 'stream')}: "
-    message += phrases.plural(len(errors), "error") if errors else "every link holds, and replaying them gives the live state"
+    message = f"{counted(events, 'event')} in {counted(streams, 'stream')}: "
+    message += counted(len(errors), "error") if errors else "every link holds, and replaying them gives the live state"
     if session.json:
         listed = [finding_out(one) for one in found.findings]
         session.emit(VerifyOut(clean=not errors, streams=streams, events=events, message=message, findings=listed))
@@ -161,7 +162,7 @@ def export(session: Session, *, file: str, scrub: bool, archives: tuple[str, ...
         return 0
     with new_file(Path(file), "export") as target:
         count = sum(target.write(line) > 0 for line in lines)
-    _tell(session, FileOut(path=file, events=count - 2, bytes=Path(file).stat().st_size, message=phrases.plural(count - 2, "event")))
+    _tell(session, FileOut(path=file, events=count - 2, bytes=Path(file).stat().st_size, message=counted(count - 2, "event")))
     return 0
 
 
@@ -178,7 +179,7 @@ def import_events(session: Session, *, file: str) -> int:
     with read_lines(file) as lines, open_store(session.settings) as store:
         count = import_lines(lines, store, check=Replay(), source=file)
         name = store.name
-    message = f"{phrases.plural(count, 'event')}; if this is another machine: earmark node rehome --reason …"
+    message = f"{counted(count, 'event')}; if this is another machine: earmark node rehome --reason …"
     _tell(session, FileOut(path=name, events=count, bytes=None, message=message))
     return 0
 
@@ -197,9 +198,7 @@ def archive(session: Session, *, file: str, before: str, node: str | None) -> in
     if Path(file).exists():
         raise InvalidRequest(f"archive to {file!r}: the file is there already", found=file)
     moved = session.tracker.archive(Path(file), known.node, before_ms=parse_time(before, session.clock.now_ms()))
-    message = (
-        f"{phrases.plural(moved, 'event')} of node {phrases.name(known.name)} moved" if moved else "nothing is that old; no file was made"
-    )
+    message = f"{counted(moved, 'event')} of node {phrases.name(known.name)} moved" if moved else "nothing is that old; no file was made"
     _tell(session, FileOut(path=file, events=moved, bytes=Path(file).stat().st_size if moved else None, message=message))
     return 0
 

@@ -16,7 +16,7 @@ from earmark.cli.views import claim_out, list_out, machine_out, who_out
 from earmark.core.ledger.state import NodeState
 from earmark.core.model.claim import Claim
 from earmark.core.model.cpuset import format_cpu_list
-from earmark.core.model.units import format_bytes
+from earmark.core.model.units import counted, format_bytes
 from earmark.errors import InvalidRequest, UnknownClaim, UnknownUnit
 
 MATCHES_SHOWN_MAX = 5
@@ -46,7 +46,7 @@ def picture(session: Session, node: str | None) -> int:
         others = [each.name for each in session.states() if each.node != state.node]
         if others:
             named = ", ".join(phrases.name(each) for each in others[:MATCHES_SHOWN_MAX])
-            lines.append(Text(f" {phrases.plural(len(others), 'more node')} in this ledger: {named}: earmark node list", drawing.DIM))
+            lines.append(Text(f" {counted(len(others), 'more node')} in this ledger: {named}: earmark node list", drawing.DIM))
     sheet.draw(lines)
     return 0
 
@@ -233,7 +233,5 @@ def who_lines(found: WhoOut, now_ms: int) -> list[str]:
     if found.cordon is not None:
         end = f", {until(found.cordon.until.ms, now_ms)}" if found.cordon.until else ""
         lines.append(f"  cordoned: {phrases.clean(found.cordon.reason)}{end}")
-    lines += [
-        f"  shared by {phrases.whose(one.consumer, one.owner, one.claim)}: {phrases.plural(one.vcpus, 'vCPU')}" for one in found.shared_by
-    ]
+    lines += [f"  shared by {phrases.whose(one.consumer, one.owner, one.claim)}: {counted(one.vcpus, 'vCPU')}" for one in found.shared_by]
     return [first, *lines]

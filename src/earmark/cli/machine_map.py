@@ -15,11 +15,11 @@ from earmark.cli import drawing
 from earmark.cli.drawing import DIM, HEAD, MARK_STYLES, Glyphs
 from earmark.cli.map_legend import legend, remarks
 from earmark.cli.map_stocks import LABEL, Easel, device_block, stock_block
-from earmark.cli.phrases import clean, name, plural
+from earmark.cli.phrases import clean, name
 from earmark.cli.picture import CellPicture, Core, Picture, Tile
 from earmark.core.model.cpuset import format_cpu_list
 from earmark.core.model.topology import NO_CELL
-from earmark.core.model.units import format_bytes
+from earmark.core.model.units import counted, format_bytes
 
 GROUP = 4
 """Cores drawn together where caches do not group them."""
@@ -57,11 +57,11 @@ def headline(easel: Easel) -> Iterator[Text]:
         return
     cores = len({cpu.core for cpu in machine.cpus})
     packages = len({cpu.package for cpu in machine.cpus if cpu.package is not None})
-    facts = [plural(packages, "package")] if packages > 1 else []
-    facts += [plural(cores, "core")] if cores < len(machine.cpus) else []
+    facts = [counted(packages, "package")] if packages > 1 else []
+    facts += [counted(cores, "core")] if cores < len(machine.cpus) else []
     facts += [
-        plural(len(machine.cpus), "CPU"),
-        plural(len(machine.cells), "cell"),
+        counted(len(machine.cpus), "CPU"),
+        counted(len(machine.cells), "cell"),
         format_bytes(sum(cell.memory_bytes for cell in machine.cells)),
     ]
     parts = [Text(clean(machine.model, 60))] if machine.model else []

@@ -11,10 +11,11 @@ from earmark.cli import drawing, phrases
 from earmark.cli.drawing import DIM, MARK_STYLES
 from earmark.cli.map_stocks import Easel
 from earmark.cli.output import UnitState
-from earmark.cli.phrases import clean, plural, what_is_held
+from earmark.cli.phrases import clean, what_is_held
 from earmark.cli.times import until
 from earmark.core.model.claim import Claim
 from earmark.core.model.cpuset import format_cpu_list
+from earmark.core.model.units import counted
 
 LEGEND_ROWS_MAX = 52
 NOTES_MAX = 5
@@ -55,7 +56,7 @@ def legend(easel: Easel) -> Iterator[Text]:
         yield Text(" ").append_text(line)
     more = len(easel.picture.claims) + len(easel.picture.quarantines) - len(rows)
     if more > 0:
-        yield Text(f" {drawing.OTHERS} {plural(more, 'more claim')}: earmark list", DIM)
+        yield Text(f" {drawing.OTHERS} {counted(more, 'more claim')}: earmark list", DIM)
     yield from _meanings(easel)
 
 
@@ -110,7 +111,7 @@ def remarks(easel: Easel) -> Iterator[Text]:
     for note in machine.notes[:NOTES_MAX]:
         yield from _words(easel, Text(" note:", DIM), clean(note, 300), DIM)
     if len(machine.notes) > NOTES_MAX:
-        yield Text(f" and {plural(len(machine.notes) - NOTES_MAX, 'more note')}: earmark discover", DIM)
+        yield Text(f" and {counted(len(machine.notes) - NOTES_MAX, 'more note')}: earmark discover", DIM)
     if not easel.picture.claims:
         yield Text(" take some:    earmark claim --cpus 1 --mem 512MiB", DIM)
         yield Text(" run in some:  earmark run --cpus 1 -- COMMAND", DIM)

@@ -13,11 +13,11 @@ from rich.text import Text
 
 from earmark.cli import drawing
 from earmark.cli.drawing import DIM, MARK_STYLES, Glyphs, Key
-from earmark.cli.phrases import clean, pages, plural
+from earmark.cli.phrases import clean, pages
 from earmark.cli.picture import DevicePicture, Picture, PoolPicture, Share, page_size
 from earmark.core.model.cpuset import format_cpu_list
 from earmark.core.model.ids import pages_pool
-from earmark.core.model.units import KIB, format_bytes
+from earmark.core.model.units import KIB, counted, format_bytes
 
 LABEL = 11
 """Where the drawing begins, right of the labels."""
@@ -42,7 +42,7 @@ def stock_block(easel: Easel) -> Iterator[Text]:
     shared = pools.get("vcpu")
     if shared is not None and shared.stock.used:
         capacity = shared.stock.capacity
-        yield stock_row(easel, "shared", shared.shares, capacity, f"{plural(shared.stock.used, 'shared vCPU')} of {capacity}")
+        yield stock_row(easel, "shared", shared.shares, capacity, f"{counted(shared.stock.used, 'shared vCPU')} of {capacity}")
     memory = pools.get("memory")
     if memory is not None:
         kept = f" ({format_bytes(memory.stock.reserved)} kept for the host)" if memory.stock.reserved else ""
@@ -118,7 +118,7 @@ def page_rows(easel: Easel) -> Iterator[Text]:
         pools = sorted(found[size], key=lambda pool: pool.stock.cell or 0)
         used = [pool for pool in pools if pool.stock.used]
         for pool in used:
-            text = f"{pool.stock.used} of {plural(pool.stock.capacity, 'page')} held"
+            text = f"{pool.stock.used} of {counted(pool.stock.capacity, 'page')} held"
             where = f" on cell {pool.stock.cell}" if len(easel.picture.cells) > 1 else ""
             yield stock_row(easel, f"{pages(size)}", pool.shares, pool.stock.capacity, text + where)
         rest = [pool for pool in pools if not pool.stock.used]
@@ -135,7 +135,7 @@ def _free_pages(easel: Easel, pools: Sequence[PoolPicture]) -> list[Text]:
     parts = []
     for capacity, cells in alike.items():
         where = f" on cell {cells[0]}" if len(cells) == 1 else f" on each of cells {format_cpu_list(cells)}"
-        parts.append(Text(f"{plural(capacity, 'page')} free{where if len(easel.picture.cells) > 1 else ''}"))
+        parts.append(Text(f"{counted(capacity, 'page')} free{where if len(easel.picture.cells) > 1 else ''}"))
     return parts
 
 

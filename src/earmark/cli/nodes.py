@@ -13,7 +13,7 @@ from earmark.cli.times import parse_time
 from earmark.cli.units import unit_named
 from earmark.cli.verb import VerbGroup
 from earmark.cli.views import node_out
-from earmark.core.model.units import format_bytes
+from earmark.core.model.units import counted, format_bytes
 from earmark.errors import InvalidRequest
 
 node_option = click.option("--node", metavar="NODE", help="The node, by name or uuid; else this machine.")
@@ -35,7 +35,7 @@ def list_nodes(session: Session) -> int:
     rows = []
     for state in states:
         one = node_out(state)
-        blocked = "cordoned" if "" in state.cordons else phrases.plural(one.cordons, "cordon") if one.cordons else ""
+        blocked = "cordoned" if "" in state.cordons else counted(one.cordons, "cordon") if one.cordons else ""
         held = f"{one.cpus_held} of {one.cpus}"
         rows.append([phrases.name(one.name), one.node, held, str(one.cells), format_bytes(one.memory_bytes), str(one.claims), blocked])
     from earmark.cli import drawing  # noqa: PLC0415 - only where something is drawn

@@ -14,7 +14,7 @@ from earmark.core.model.grant import AmountRow, Grant
 from earmark.core.model.ids import PoolId
 from earmark.core.model.refusal import Holding, Reason, Refusal
 from earmark.core.model.request import Request
-from earmark.core.model.units import format_bytes
+from earmark.core.model.units import counted, format_bytes
 
 NAME_SHOWN_MAX = 60
 LINE_SHOWN_MAX = 2000
@@ -52,11 +52,6 @@ def whose(consumer: str, owner: str, claim: str) -> str:
     return f"{name(owner)} ({claim})" if consumer == claim else f"{name(consumer)} of {name(owner)} ({claim})"
 
 
-def plural(number: int, one: str, many: str | None = None) -> str:
-    """Return a number with its noun: "1 CPU", "2 CPUs"."""
-    return f"{number} {one if number == 1 else many or one + 's'}"
-
-
 def pages(size_kib: int) -> str:
     """Return a page size without a space: "2MiB", "1GiB"."""
     return format_bytes(size_kib * 1024).replace(" ", "")
@@ -67,9 +62,9 @@ def amount(resource: str, number: int) -> str:
     kind, _, rest = resource.partition(":")
     known = kind.lower()
     if known in ("cpu", "pcpu"):
-        return plural(number, "CPU")
+        return counted(number, "CPU")
     if known == "vcpu":
-        return plural(number, "shared vCPU")
+        return counted(number, "shared vCPU")
     if known in BYTES_RESOURCES:
         return format_bytes(number)
     if known == "pages" and rest:
@@ -127,13 +122,13 @@ def request_words(request: Request) -> str:
     if request.vcpus:
         policy = {"dedicated": "dedicated CPU", "shared": "shared vCPU", "mixed": "mixed vCPU"}[request.cpu_policy]
         threads = f" ({request.thread_policy} threads)" if request.thread_policy else ""
-        parts.append(plural(request.vcpus, policy) + threads)
+        parts.append(counted(request.vcpus, policy) + threads)
     if request.memory_bytes:
         size = request.page_kib
         how = "" if size is None else f" in {pages(size)} pages" if isinstance(size, int) else f" in {size} pages"
         parts.append(f"{format_bytes(request.memory_bytes)} memory{how}")
     if request.cells or request.guest_cells:
-        parts.append("over " + plural(request.cells or len(request.guest_cells), "guest cell"))
+        parts.append("over " + counted(request.cells or len(request.guest_cells), "guest cell"))
     if request.disk_bytes:
         parts.append(f"{format_bytes(request.disk_bytes)} disk")
     parts += [f"{device.count} {name(device.kind)}" for device in request.devices]
@@ -171,6 +166,6 @@ def refusal_lines(refusal: Refusal, now_ms: int) -> list[str]:
         lines += ["      held by " + holding(one, now_ms) for one in reason.holders[:HOLDERS_SHOWN_MAX]]
         more = reason.holders_left_out + max(0, len(reason.holders) - HOLDERS_SHOWN_MAX)
         if more:
-            lines.append(f"      and {plural(more, 'more claim')}")
+            lines.append(f"      and {counted(more, 'more claim')}")
     lines += ["  fits if " + clean(change) for change in refusal.fits_if]
     return lines

@@ -27,6 +27,7 @@ from earmark.cli.session import Session
 from earmark.cli.verb import Verb
 from earmark.core.ledger.audit import Finding
 from earmark.core.model.ids import ClaimId
+from earmark.core.model.units import counted
 from earmark.errors import HostUnavailable, UnsafePlace
 from earmark.stores.place import resolve
 
@@ -83,7 +84,7 @@ def selftest(session: Session, *, rounds: int, writers: int, keep: bool) -> int:
         for text in [*(f"lost: {claim}" for claim in lost), *findings]:
             click.echo(phrases.clean(text))
         verdict = "nothing that was acknowledged is lost, every audit is clean" if sound else "THE LEDGER DID NOT KEEP ITS WORD"
-        click.echo(f"{phrases.plural(kills, 'writer')} killed, {phrases.plural(acknowledged, 'answer')} acknowledged: {verdict}")
+        click.echo(f"{counted(kills, 'writer')} killed, {counted(acknowledged, 'answer')} acknowledged: {verdict}")
     return 0 if sound else EXIT_FINDINGS
 
 
@@ -151,7 +152,7 @@ def words(one: Finding) -> str:
 
 def round_line(number: int, rounds: int, one: Round) -> str:
     """Return what a round showed in one line."""
-    verdict = "sound" if not one.lost and not one.findings else f"{len(one.lost)} lost, {phrases.plural(len(one.findings), 'finding')}"
+    verdict = "sound" if not one.lost and not one.findings else f"{len(one.lost)} lost, {counted(len(one.findings), 'finding')}"
     return f"  {number:>{len(str(rounds))}}/{rounds}  {one.kills} killed  {one.acknowledged:>5} acknowledged  {verdict}"
 
 

@@ -4,7 +4,6 @@ Rules of this file: exact in integers; ratios are thousandths. Choosing breaks a
 CPU 0's core is touched only when the rest of the cell does not suffice, CPU 0 itself last.
 """
 
-
 from collections.abc import Sequence
 from typing import NamedTuple
 

@@ -4,7 +4,6 @@ Rules of this file: pure and total; the same request and supply give the same an
 A request is bound to one host cell if it wants CPUs of its own, a page size, or one guest cell; otherwise it floats over the node.
 """
 
-
 from collections.abc import Sequence
 from typing import NamedTuple
 

@@ -15,7 +15,7 @@ from earmark.core.fit.refusal import CPU
 from earmark.core.model.ids import MEMORY, VCPU
 from earmark.core.model.refusal import Reason
 from earmark.core.model.request import DeviceRequest, Request
-from earmark.core.model.units import GIB, KIB, MIB
+from earmark.core.model.units import GIB, KIB, MIB, counted
 
 Suggestion = tuple[str, Request]
 
@@ -42,7 +42,7 @@ def _fewer_cpus(request: Request, supply: Supply, reasons: Sequence[Reason]) -> 
         counts |= {(shared & cell.cpus & ~supply.free.taken_cpus).bit_count() for cell in supply.layout.cells}
         counts.add((shared & ~supply.free.taken_cpus).bit_count())
     fewer = sorted((count for count in counts if 0 < count < request.vcpus), reverse=True)
-    return [(f"{count} vCPUs instead of {request.vcpus}", replace(request, vcpus=count)) for count in fewer[:SUGGESTIONS_MAX]]
+    return [(f"{counted(count, 'vCPU')} instead of {request.vcpus}", replace(request, vcpus=count)) for count in fewer[:SUGGESTIONS_MAX]]
 
 
 def _milder_cpus(request: Request, reasons: Sequence[Reason]) -> list[Suggestion]:

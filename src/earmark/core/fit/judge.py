@@ -18,7 +18,7 @@ from earmark.core.model.grant import Grant, UnitRow
 from earmark.core.model.ids import MEMORY, VCPU, PoolId, ResourceClass, Slot
 from earmark.core.model.refusal import Reason, Refusal
 from earmark.core.model.request import Request
-from earmark.core.model.units import KIB
+from earmark.core.model.units import KIB, counted, format_ratio
 
 CPU_DIGITS_MAX = len(str(CPU_MAX))
 
@@ -166,7 +166,7 @@ def _vcpu_reasons(asked: dict[PoolId, int], taking: int, supply: Supply) -> list
         detail = f"a guest never has more vCPUs than there are shared CPUs, {cpus}"
         reasons.append(broken_rule(VCPU, asked[VCPU], detail, code="self_overcommit"))
     if (wanted or (shrunk and after.used)) and after.used + wanted > after.capacity:
-        detail = f"{after.used} vCPUs share {cpus} CPUs at a ratio of {layout.cpu_ratio}/1000 once the grant is given"
+        detail = f"{counted(after.used, 'vCPU')} on {counted(cpus, 'CPU')} at a ratio of {format_ratio(layout.cpu_ratio)} once the grant is given"
         reasons.append(short(VCPU, wanted, after.capacity - after.used, detail=detail))
     for pool, cell in cells.items():
         count, bound = asked.get(pool, 0), used.get(pool, 0)
@@ -177,7 +177,7 @@ def _vcpu_reasons(asked: dict[PoolId, int], taking: int, supply: Supply) -> list
         capacity = cell_capacity(after.mask, cell, layout.cpu_ratio)
         smaller = here != (now.mask & cell.cpus).bit_count()
         if (count or (smaller and bound)) and bound + count > capacity:
-            detail = f"{bound} vCPUs share {here} CPUs of the cell at a ratio of {layout.cpu_ratio}/1000 once the grant is given"
+            detail = f"{counted(bound, 'vCPU')} on {counted(here, 'CPU')} of the cell at a ratio of {format_ratio(layout.cpu_ratio)} once the grant is given"
             reasons.append(short(pool, count, capacity - bound, cell=cell.id, detail=detail))
     return reasons
 

@@ -14,7 +14,7 @@ from earmark.core.fit.refusal import CPU, broken_rule, short
 from earmark.core.model.ids import MEMORY, VCPU, class_pool, disk_pool
 from earmark.core.model.refusal import Reason
 from earmark.core.model.request import Request
-from earmark.core.model.units import KIB
+from earmark.core.model.units import KIB, counted, format_ratio
 
 
 def plain_reasons(request: Request, supply: Supply) -> list[Reason]:
@@ -65,7 +65,7 @@ def shared_reasons(vcpus: int, room: SharedRoom, supply: Supply) -> list[Reason]
         detail = f"a guest never has more vCPUs than there are shared CPUs, {cpus} now, whatever the ratio"
         reasons.append(broken_rule(VCPU, vcpus, detail, code="self_overcommit"))
     if room.used + vcpus > room.capacity:
-        detail = f"{room.used} vCPUs share {cpus} CPUs at a ratio of {supply.layout.cpu_ratio}/1000"
+        detail = f"{counted(room.used, 'vCPU')} on {counted(cpus, 'CPU')} at a ratio of {format_ratio(supply.layout.cpu_ratio)}"
         reasons.append(short(VCPU, vcpus, room.capacity - room.used, detail=detail))
     return reasons
 
@@ -92,7 +92,7 @@ def node_reasons(request: Request, supply: Supply, size: int, pages: int) -> lis
         room = shared_room(supply)
         spare = room.mask.bit_count() - needed_for(room.used, layout.cpu_ratio)
         if room.used and request.vcpus > spare:
-            detail = f"{room.used} shared vCPUs keep {needed_for(room.used, layout.cpu_ratio)} of {room.mask.bit_count()} CPUs"
+            detail = f"{counted(room.used, 'shared vCPU')} keep {needed_for(room.used, layout.cpu_ratio)} of {counted(room.mask.bit_count(), 'CPU')}"
             reasons.append(short(VCPU, request.vcpus, max(0, spare), detail=detail))
     return reasons
 
@@ -103,14 +103,20 @@ def dedicated_reasons(count: int, cell: CellLayout, free: int, room: SharedRoom,
     there = (free & cell.dedicated).bit_count()
     if count > there:
         total = cell.dedicated.bit_count()
-        reasons.append(short(CPU, count, there, cell=cell.id, detail=f"the cell has {total} CPUs for dedicated use"))
+        reasons.append(short(CPU, count, there, cell=cell.id, detail=f"the cell has {counted(total, 'CPU')} for dedicated use"))
     bound = supply.free.used.get(cell.vcpu_pool, 0)
     if bound and supply.layout.shrinks:
         keep = needed_for(bound, supply.layout.cpu_ratio)
         spare = (room.mask & cell.cpus).bit_count() - keep
         if count > spare:
             reasons.append(
-                short(cell.vcpu_pool, count, max(0, spare), cell=cell.id, detail=f"{bound} shared vCPUs keep {keep} CPUs of the cell")
+                short(
+                    cell.vcpu_pool,
+                    count,
+                    max(0, spare),
+                    cell=cell.id,
+                    detail=f"{counted(bound, 'shared vCPU')} keep {counted(keep, 'CPU')} of the cell",
+                )
             )
     return reasons
 
@@ -125,7 +131,7 @@ def cell_shared_reasons(count: int, cell: CellLayout, room: SharedRoom, supply: 
         detail = f"a guest cell never has more vCPUs than the host cell has shared CPUs, {cpus} now"
         reasons.append(broken_rule(cell.vcpu_pool, count, detail, cell=cell.id, code="self_overcommit"))
     if used + count > capacity:
-        detail = f"{used} vCPUs share {cpus} CPUs of the cell at a ratio of {supply.layout.cpu_ratio}/1000"
+        detail = f"{counted(used, 'vCPU')} on {counted(cpus, 'CPU')} of the cell at a ratio of {format_ratio(supply.layout.cpu_ratio)}"
         reasons.append(short(cell.vcpu_pool, count, capacity - used, cell=cell.id, detail=detail))
     return reasons
 

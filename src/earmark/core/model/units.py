@@ -82,3 +82,14 @@ def parse_ratio(text: str, *, what: str = "ratio") -> int:
     if not 0 < thousandths <= THOUSAND * THOUSAND:
         raise InvalidRequest(f"{what} {text!r} is not a ratio between 0.001 and 1000", what=what, found=text)
     return thousandths
+
+
+def format_ratio(thousandths: int) -> str:
+    """Return an allocation ratio as people write it: 1500 is "1.5", 1000 is "1"."""
+    whole, rest = divmod(thousandths, THOUSAND)
+    return f"{whole}.{rest:03}".rstrip("0").rstrip(".")
+
+
+def counted(number: int, one: str, many: str | None = None) -> str:
+    """Return a number with its noun, in the plural (`many`, else with an s) unless it is one: "1 CPU", "2 CPUs"."""
+    return f"{number} {one if number == 1 else many or one + 's'}"
