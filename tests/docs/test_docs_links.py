@@ -50,6 +50,13 @@ def test_named_tests_exist(page: Path) -> None:
     assert missing == []
 
 
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_named_files_exist(page: Path) -> None:
+    """Each file of the source, the tools or the examples that a page names is there."""
+    named = re.findall(r"`((?:src|tools|examples|bench)/[\w./-]+)`", page.read_text())
+    assert [name for name in named if not (ROOT / name).exists()] == []
+
+
 def test_the_eight_points_and_the_six_laws_name_tests() -> None:
     """docs/explanation/review.md has eight points and ARCHITECTURE.md six laws, each with at least one test."""
     review = (ROOT / "docs/explanation/review.md").read_text()
