@@ -101,7 +101,11 @@ def commands(block: Block) -> Iterator[Step]:
 def play(text: str, home: Path, environ: Mapping[str, str] | None = None) -> list[Done]:
     """Run the steps of a page in one shell whose home is `home`, and return what became of each; raises TimeoutExpired."""
     wanted = steps(text)
-    env = {key: value for key, value in (environ or os.environ).items() if key not in ("XDG_STATE_HOME", "XDG_CONFIG_HOME", "EARMARK_LEDGER", "CDPATH")}
+    env = {
+        key: value
+        for key, value in (environ or os.environ).items()
+        if key not in ("XDG_STATE_HOME", "XDG_CONFIG_HOME", "EARMARK_LEDGER", "CDPATH")
+    }
     env |= {"HOME": str(home), "PATH": f"{Path(sys.executable).parent}:{env.get('PATH', '/usr/bin:/bin')}", "COLUMNS": "100"}
     lines = ["exec 2>&1 </dev/null", f"cd '{home}'", "trap 'kill -9 $(jobs -p) 2>/dev/null' EXIT"]
     for step in wanted:

@@ -4,7 +4,6 @@ Rules of this file: a process that is not shown is not therefore gone (hidepid, 
 number before calling anything dead. Sources: proc_pid_stat(5), proc(5) on hidepid, pidfd_open(2), Linux 6.12.
 """
 
-
 import errno
 import os
 import re

@@ -6,7 +6,6 @@ owner's, and the ledger's folder is of the same uid with nothing above it that o
 then uses it by default: only a member can have given the folder to the group (chown(2)). Root uses only what root announced.
 """
 
-
 import os
 import re
 import stat

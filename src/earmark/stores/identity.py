@@ -4,7 +4,6 @@ Rules of this file: of two processes that make one at once one wins and both see
 replaced; another machine id means that the ledger was copied.
 """
 
-
 import os
 from typing import Annotated, NamedTuple
 

@@ -4,7 +4,6 @@ Rules of this file: a place is one user's (0700/0600) or a group's (2770/0660); 
 say who that is. A ledger that other users of the machine cannot find is private. `root` stands for / in tests and images.
 """
 
-
 import grp
 import os
 import re

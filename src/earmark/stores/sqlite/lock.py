@@ -4,7 +4,6 @@ Rules of this file: SQLite's own lock cannot say who holds it; this one is taken
 only for messages, nothing is decided from it. Polled, because a lock that is waited for in the kernel has no time-out.
 """
 
-
 import fcntl
 import os
 import time

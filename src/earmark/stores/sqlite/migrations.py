@@ -4,7 +4,6 @@ Rules of this file: a released step is never changed; a new file is made by all 
 existing ledger a complete copy is put beside it. A step is one transaction: it has happened or not.
 """
 
-
 import os
 from collections.abc import Sequence
 from pathlib import Path

@@ -4,7 +4,6 @@ Rules of this file: a refusal says what is wrong and leaves everything as it was
 closing any other descriptor of it would drop SQLite's locks (POSIX). Nothing looks at events, so opening does not depend on their number.
 """
 
-
 import array
 import os
 import re
