@@ -187,7 +187,7 @@ def test_a_dedicated_cpu_leaves_the_shared_set_unless_sharers_would_exceed_the_r
     own = Request(vcpus=2, cpu_policy="dedicated")
     taken, _ = granted(world, own)
     (reason,) = refused(taken, replace(own, vcpus=1)).reasons
-    assert (reason.resource, reason.asked, reason.free) == ("vcpu", 1, 0)
+    assert (reason.resource, reason.asked, reason.free) == ("cpu", 1, 0)
     refused(World(machine(cores=4), settings).with_grant(amounts(vcpu=13)), replace(own, vcpus=1))
     granted(World(machine(cores=4), settings), replace(own, vcpus=8))
     refused(taken, Request(vcpus=1))

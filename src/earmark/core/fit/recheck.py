@@ -53,6 +53,10 @@ def _asked(reason: Reason, request: Request, supply: Supply) -> int:
 def _free(reason: Reason, request: Request, supply: Supply) -> int:
     layout, free = supply.layout, supply.free
     kind, _, name = reason.resource.partition(":")
+    if kind == "cpu" and reason.cell is None and layout.cells:  # what sharers leave of the pool
+        cpus = _shared_cpus(reason, supply)
+        used = sum(free.used.get(PoolId(pool), 0) for pool in ("vcpu", *(f"vcpu:{cell.id}" for cell in layout.cells)))
+        return max((n for n in range(cpus + 1) if (cpus - n) * layout.cpu_ratio >= used * 1000), default=0)
     if kind == "cpu":
         return _count(
             n for n in _cell_cpus(reason, supply) if layout.dedicated >> n & 1 and not (free.taken_cpus | supply.blocked_cpus) >> n & 1

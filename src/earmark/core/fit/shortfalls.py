@@ -92,8 +92,9 @@ def node_reasons(request: Request, supply: Supply, size: int, pages: int) -> lis
         room = shared_room(supply)
         spare = room.mask.bit_count() - needed_for(room.used, layout.cpu_ratio)
         if room.used and request.vcpus > spare:
-            detail = f"{counted(room.used, 'shared vCPU')} keep {needed_for(room.used, layout.cpu_ratio)} of {counted(room.mask.bit_count(), 'CPU')}"
-            reasons.append(short(VCPU, request.vcpus, max(0, spare), detail=detail))
+            keep = counted(needed_for(room.used, layout.cpu_ratio), "CPU")
+            detail = f"kept for {counted(room.used, 'shared vCPU')}: {keep} of the shared set, which has {room.mask.bit_count()}"
+            reasons.append(short(CPU, request.vcpus, max(0, spare), detail=detail))
     return reasons
 
 
@@ -115,7 +116,7 @@ def dedicated_reasons(count: int, cell: CellLayout, free: int, room: SharedRoom,
                     count,
                     max(0, spare),
                     cell=cell.id,
-                    detail=f"{counted(bound, 'shared vCPU')} keep {counted(keep, 'CPU')} of the cell",
+                    detail=f"kept for {counted(bound, 'shared vCPU')}: {counted(keep, 'CPU')} of the cell",
                 )
             )
     return reasons

@@ -106,7 +106,15 @@ def place(state: NodeState, command: c.HoldClaim) -> Grant | Refusal:
 
 def _has_main(state: NodeState, command: c.HoldClaim, main: ClaimId) -> Reason:
     holder = state.claims.get(main)
-    held = (Holding(claim=main, consumer=command.consumer, owner=holder.owner if holder else command.owner, amount=1),)
+    held = (
+        Holding(
+            claim=main,
+            consumer=command.consumer,
+            owner=holder.owner if holder else command.owner,
+            amount=1,
+            until_ms=holder.deadline_ms if holder else None,
+        ),
+    )
     return Reason(
         code="consumer_has_main", resource="consumer", asked=1, free=0, short=1, unit=command.consumer, holders=held,
         detail=f"consumer {command.consumer} holds its main claim {main}; a further claim names a purpose",

@@ -14,7 +14,7 @@ from earmark.core.fit.refusal import CPU
 from earmark.core.ledger.state import NodeState
 from earmark.core.ledger.story import amount_words
 from earmark.core.model.cpuset import cpus_of, format_cpu_list
-from earmark.core.model.grant import Grant
+from earmark.core.model.grant import AmountRow, Grant
 from earmark.core.model.ids import MEMORY, VCPU, ClaimId, ConsumerId, Owner, PoolId
 from earmark.core.model.refusal import HOLDERS_SHOWN_MAX, Holding, Reason, Refusal
 
@@ -50,7 +50,9 @@ def _share(reason: Reason, grant: Grant, state: NodeState) -> tuple[int, str]:
     """Return how much of a reason's resource a grant holds, and that in words."""
     resource = reason.resource
     if resource == CPU:
-        return _cpus(grant, state, reason.cell)
+        cpus, text = _cpus(grant, state, reason.cell)
+        sharers = _shared(grant) if reason.cell is None else ()
+        return cpus + sum(row.amount for row in sharers), ", ".join(part for part in (text, *map(amount_words, sharers)) if part)
     kind, _, rest = resource.partition(":")
     if kind == "device":
         return _devices(grant, state, rest)
@@ -69,6 +71,11 @@ def _share(reason: Reason, grant: Grant, state: NodeState) -> tuple[int, str]:
         cpus, text = _cpus(grant, state, int(rest) if rest else None)
         return amount + cpus, ", ".join(part for part in (words, text) if part)
     return amount, words
+
+
+def _shared(grant: Grant) -> tuple[AmountRow, ...]:
+    """Return a grant's shared vCPUs: they keep CPUs from being dedicated where both come from one pool."""
+    return tuple(row for row in grant.amounts if row.pool == VCPU or row.pool.startswith("vcpu:"))
 
 
 def _excludes(held: str, wanted: str, state: NodeState) -> bool:
