@@ -91,7 +91,8 @@ def tracker_on(store: Store, where: place.Place, host: HostDriver, settings: Set
     if state is None:
         writer.submit(RegisterNode(node=known.uuid, name=known.name, machine_ref=machine_ref))
         state = tracker.node()
-    if state.machine is None or observe or (boot_id and state.boot_id != boot_id):
+    due = state.machine is None or (boot_id and state.boot_id != boot_id)
+    if observe or (due and state.unknown is None):
         tracker.observe()
     tracker.sweep()
     return tracker

@@ -54,11 +54,14 @@ class Survey(NamedTuple):
 def announced_ledgers(root: Path = Path("/")) -> Survey:
     """Return what is announced on this machine.
 
-    Raises InvalidRecord or UnsafePlace if the machine owner's own announcement is wrong; what users announce wrongly is only a doubt.
+    Raises InvalidSetting if there is no such root, InvalidRecord or UnsafePlace if the machine owner's own announcement is wrong; what users announce wrongly is only a doubt.
     """
     believed: list[Announcement] = []
     doubts: list[str] = []
-    lord = root.stat().st_uid
+    try:
+        lord = root.stat().st_uid
+    except OSError as error:
+        raise InvalidSetting(f"machine_root {root} cannot be read: {error.strerror}", key="machine_root", path=str(root)) from error
     system = read_announcement(root / "etc/earmark/ledger", owners={lord})
     if system is not None:
         believed.append(Announcement(Path(system.ledger), lord, system.gid, system=True))

@@ -63,11 +63,11 @@ class Keeping(Questions):
         return answer
 
     def sweep(self) -> c.Answer | None:
-        """Let time and deaths take effect on this machine's node; None if nothing was due."""
+        """Let time and deaths take effect on this machine's node; None if nothing was due, or the node can only be read here."""
         state = self._known(self.home)
         evidence = self._leases.evidence(state.live())
         command = c.SweepNode(node=state.node, gone=evidence.gone, alive=evidence.alive, grace_ms=self.terms.drain_grace_ms)
-        if not self._can_write() or not due(state, command, self.clock.now_ms()):
+        if not self._can_write() or state.unknown is not None or not due(state, command, self.clock.now_ms()):
             return None
         return self._answer(command)
 
