@@ -6,7 +6,6 @@ Run it with the project's interpreter: python bench/fit_latency.py [ROUNDS]
 
 from __future__ import annotations
 
-import json
 import statistics
 import sys
 import time
@@ -24,6 +23,7 @@ from earmark.core.model.node import NodeSettings
 from earmark.core.model.request import Request
 from earmark.core.model.topology import Cell, Cpu, Machine
 from earmark.core.model.units import GIB
+from ground import microseconds, report
 
 ROUNDS = 2000
 SHARED_CLAIMS = 10_000
@@ -43,18 +43,6 @@ def held(machine: Machine, every: int) -> Free:
     """Return an index in which one of `every` CPUs is somebody's own."""
     rows = tuple(UnitRow(unit=cpu_unit(cpu.id), use="vcpu") for cpu in machine.cpus if cpu.id % every == 1)
     return Free.recompute([(ClaimId("c-0000"), Grant(units=rows))])
-
-
-def microseconds(work: Callable[[], object], rounds: int) -> list[float]:
-    """Return the times of some rounds, after a tenth as many to warm up."""
-    for _ in range(rounds // 10):
-        work()
-    times = []
-    for _ in range(rounds):
-        start = time.perf_counter_ns()
-        work()
-        times.append((time.perf_counter_ns() - start) / 1000)
-    return times
 
 
 def exhaustive(supply: Supply, count: int) -> tuple[int, int]:
@@ -106,7 +94,7 @@ def main() -> int:
     figures["ratio"] = round(figures["exhaustive_us"] / figures["fit_us"], 1)
     if best != (0, 0):
         raise SystemExit(f"the exhaustive search finds {best} on an empty node")
-    print(json.dumps({"bench": "fit_latency", "rounds": rounds, "goal_us": GOAL_US, **figures}))
+    report("fit_latency", {"goal": f"fit_us under {GOAL_US}", "rounds": rounds, **figures})
     return 0
 
 
