@@ -83,6 +83,21 @@ class Recorder:
         )  # fmt: skip
         return claim
 
+    def move(self) -> None:
+        """Hold, confirm, renew, bind and end the leg of a move."""
+        claim = ClaimId("c-leg000000001")
+        until = self.clock.now_ms() + 100 * HOUR_MS
+        self.say(
+            c.HoldClaim(
+                node=NODE_ONE, claim=claim, consumer=ConsumerId("vm 1 名"), owner=Owner("bob"), request=Request(vcpus=1), purpose="leg",
+                move="m-0001", leg="destination", deadline_ms=until,
+            )
+        )  # fmt: skip
+        self.say(c.ConfirmClaim(node=NODE_ONE, claim=claim, deadline_ms=until))
+        self.say(c.RenewClaim(node=NODE_ONE, claim=claim, deadline_ms=None))
+        self.say(c.EndClaim(node=NODE_ONE, claim=claim, cause="forced"))
+        self.say(c.EndClaim(node=NODE_ONE, claim=claim, cause="released"))
+
     def append(self, event: e.Event) -> None:
         """Append an event that no command leads to yet."""
         stream = node_stream(NODE_ONE)
@@ -116,6 +131,7 @@ def record() -> Recorder:
     r.say(c.BindClaim(node=NODE_ONE, claim=own, holders=(holder, replace(holder, role="child", pid=4712))))
     r.say(c.EndClaim(node=NODE_ONE, claim=r.hold(Request(vcpus=1)), cause="released"))
     r.say(c.EndClaim(node=NODE_ONE, claim=r.hold(Request(vcpus=1, cpu_policy="dedicated"), confirm=False), cause="aborted"))
+    r.move()
     lost = r.hold(Request(vcpus=2, cpu_policy="dedicated", memory_bytes=MIB), confirm=False)
     r.clock.move(10 * HOUR_MS)
     r.say(c.SweepNode(node=NODE_ONE, grace_ms=60_000))
