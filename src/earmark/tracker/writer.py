@@ -108,6 +108,8 @@ class Writer:
                 self._give_up(work)
             if work.lead and not work.answered:
                 self._lead(work)
+        except (LockTimeout, OutcomeUnknown):  # it has waited long enough, and is in no queue
+            raise
         except BaseException:
             self._leave(work)
             raise
