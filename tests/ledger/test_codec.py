@@ -134,7 +134,6 @@ def test_deep_nesting_is_refused(data: bytes) -> None:
         open_event(open_envelope(raw))
 
 
-@pytest.mark.rule("W42")
 def test_no_event_has_room_for_a_command_line_or_secret() -> None:
     """No field of any event, however deep, is named like a command line, an environment, XML or a secret."""
     schemas, components = msgspec.json.schema_components(e.EVENTS)

@@ -56,7 +56,6 @@ def test_an_image_is_the_whole_state(seeds: list[int]) -> None:
         assert encode_image(decode_image(image)) == image
 
 
-@pytest.mark.rule("W0")
 @given(LIVES)
 def test_the_kept_index_is_the_recomputed_one(seeds: list[int]) -> None:
     """After every event the free index and layout equal those computed from nothing; after every append the auditor finds no error."""

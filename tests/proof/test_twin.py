@@ -93,7 +93,7 @@ def compare(both: tuple[Twin, Twin]) -> None:
     assert [finding for finding in verify(one.store).findings if finding.severity == "error"] == []
 
 
-@pytest.mark.rule("W39", "S27")
+@pytest.mark.rule("W39")
 @settings(max_examples=15)
 @given(st.lists(SEEDS, min_size=5, max_size=50))
 def test_the_twins_agree(seeds: list[int]) -> None:
@@ -131,6 +131,7 @@ def test_another_writer_sees_what_the_first_wrote() -> None:
         assert one.rows() == other.rows()
 
 
+@pytest.mark.rule("S27")
 def test_a_state_from_the_file_is_the_state_in_memory(tmp_path: Path) -> None:
     """Closed and opened again, the file folds to the image that the program had before."""
     path = tmp_path / "ledger" / "ledger.db"
