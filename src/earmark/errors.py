@@ -7,7 +7,7 @@ Every message says what was tried, on what, and what was found; the same facts s
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import Any, ClassVar
 
 type_prefix = "https://earmark.dev/errors/"
 
@@ -110,7 +110,7 @@ class Refused(EarmarkError):
     code = "refused"
     exit_code = 3
 
-    def __init__(self, message: str, refusal: object) -> None:
+    def __init__(self, message: str, refusal: Any) -> None:
         super().__init__(message)
         self.refusal = refusal
 

@@ -108,9 +108,13 @@ def begin(tracker: Tracker, request: Request, claim_id: ClaimId, *, keep: bool, 
 
 
 def _words(refusal: Refusal) -> list[str]:
-    return [
-        reason.detail or f"{reason.resource}: {reason.asked} asked, {reason.free} free, {reason.short} short" for reason in refusal.reasons
-    ]
+    """Return the reasons in words: where, what was asked, what is free, how much is short, and why."""
+    found = []
+    for reason in refusal.reasons:
+        where = "" if reason.cell is None else f" on cell {reason.cell}"
+        figures = f"{reason.asked} asked, {reason.free} free, {reason.short} short" if reason.short else ""
+        found.append(f"{reason.resource}{where}: " + ", ".join(part for part in (figures, reason.detail) if part))
+    return found
 
 
 def finish(tracker: Tracker, held: HeldClaim, *, keep: bool, ttl_ms: int | None) -> None:
