@@ -22,11 +22,11 @@ from earmark.core.model.units import GIB
 from earmark.stores.sqlite import transaction as sql
 from earmark.stores.sqlite.store import SqliteStore
 from earmark.testing import bench
-from ground import report
+from ground import quick, report
 
 CLIENTS = (1, 4, 16, 64)
-ROUNDS = 3
-SECONDS = 2.0
+ROUNDS = 1 if quick() else 3
+SECONDS = 0.1 if quick() else 2.0
 WISH = Request(vcpus=1, cpu_policy="dedicated", memory_bytes=GIB)
 MACHINE = "2x64c 512G"
 
@@ -77,7 +77,7 @@ class Bare:
             pass
         self._connection = apsw.Connection(str(folder / "bare.db"))
         self._connection.execute("PRAGMA synchronous = FULL")
-        self._connection.execute(sql.NEW_STREAM, ("node:bare", 1, 1, 1, bytes(32)))
+        self._connection.execute(sql.NEW_STREAM, ("node:bare",))
         self._position = 0
         self._sizes = sizes
         self._guard = threading.Lock()
@@ -116,7 +116,7 @@ class Bare:
         execute = self._connection.execute
         for size in self._sizes[:2] if kind == "hold" else self._sizes[2:]:
             self._position += 1
-            execute(sql.NEW_EVENT, (self._position, 1, self._position, bytes(32), bytes(size)))
+            execute(sql.NEW_EVENT, (self._position, 1, self._position, 1, 1, bytes(32), bytes(size)))
         if kind == "hold":
             execute(sql.NEW_CLAIM, (claim, 1, claim, "main"))
             execute(sql.NEW_SLOT, (1, "cpu:" + claim, claim, "cpu:1"))

@@ -23,7 +23,7 @@ from earmark.core.model.node import NodeSettings
 from earmark.core.model.request import Request
 from earmark.core.model.topology import Cell, Cpu, Machine
 from earmark.core.model.units import GIB
-from ground import microseconds, report
+from ground import microseconds, quick, report
 
 ROUNDS = 2000
 SHARED_CLAIMS = 10_000
@@ -63,7 +63,7 @@ def exhaustive(supply: Supply, count: int) -> tuple[int, int]:
 
 def main() -> int:
     """Measure and print."""
-    rounds = int(sys.argv[1]) if len(sys.argv) > 1 else ROUNDS
+    rounds = 20 if quick() else ROUNDS
     host = machine(2, 16)
     layout = build_layout(host, NodeSettings(cpu_allocation_ratio=16_000, cpu_policy="pool"))
     empty = Supply(layout=layout)

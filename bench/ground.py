@@ -36,6 +36,11 @@ def scene() -> dict[str, Any]:
     }
 
 
+def quick() -> bool:
+    """Say whether this is only a try of the bench ("quick" on the command line): small, and its result is printed and not kept."""
+    return "quick" in sys.argv[1:]
+
+
 def spread(samples: list[float]) -> dict[str, float]:
     """Return median, 99th percentile and worst of some samples, rounded to a tenth of their unit."""
     ordered = sorted(samples)
@@ -56,6 +61,7 @@ def microseconds(step: Callable[[], object], times: int) -> list[float]:
 def report(name: str, result: dict[str, Any]) -> None:
     """Print a result as one line of JSON and keep it as results/NAME.json."""
     whole = {"bench": name, **scene(), **result}
-    RESULTS.mkdir(exist_ok=True)
-    (RESULTS / f"{name}.json").write_text(json.dumps(whole, indent=2) + "\n", encoding="utf-8")
+    if not quick():
+        RESULTS.mkdir(exist_ok=True)
+        (RESULTS / f"{name}.json").write_text(json.dumps(whole, indent=2) + "\n", encoding="utf-8")
     sys.stdout.write(json.dumps(whole) + "\n")

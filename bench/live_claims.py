@@ -12,10 +12,10 @@ from earmark.core.model.request import Request
 from earmark.core.model.units import MIB
 from earmark.stores.sqlite.store import SqliteStore
 from earmark.testing import bench
-from ground import microseconds, report, spread
+from ground import microseconds, quick, report, spread
 
-LIVE = (0, 100, 1_000, 10_000)
-TIMES = 400
+LIVE = (0, 100) if quick() else (0, 100, 1_000, 10_000)
+TIMES = 20 if quick() else 400
 SETTINGS = NodeSettings(reserved_host_memory_bytes=0, reserved_host_disk_bytes=0, cpu_allocation_ratio=1_000_000)
 WISH = Request(vcpus=1, memory_bytes=16 * MIB)
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import statistics
-import sys
 import tempfile
 import time
 from pathlib import Path
@@ -17,9 +16,9 @@ from earmark.core.model.ids import node_stream
 from earmark.core.model.request import Request
 from earmark.stores.sqlite.store import SqliteStore
 from earmark.testing import NODE_ONE, GivenClock, GivenHost, GivenProcesses, bench, machine, on
-from ground import report
+from ground import quick, report
 
-EVENTS = int(sys.argv[1]) if len(sys.argv) > 1 else 1_000_000
+EVENTS = 12_000 if quick() else 1_000_000
 PER_COMMIT = 5_000
 LIVE = 64
 
