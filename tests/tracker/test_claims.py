@@ -451,3 +451,18 @@ def test_a_vanished_unit_stays_held() -> None:
         assert claim.id in state.claims
         assert "missing" in [finding.code for finding in world.tracker.audit()]
         assert not world.tracker.observe().changed
+
+
+def test_a_block_may_name_its_node_first() -> None:
+    """`claim(request)` is for this machine, `claim(node, request)` for the node named; anything else is said to be wrong."""
+    with bench() as world:
+        with world.tracker.claim(world.host.name, OWN, consumer="a") as held:
+            assert held.taken.node == world.tracker.home
+        with world.tracker.borrow(None, OWN), world.tracker.borrow(OWN, node=world.tracker.home):
+            assert used(world)[0] == 6
+        with pytest.raises(UnknownNode), world.tracker.claim("elsewhere", OWN):
+            pytest.fail("the block must not run")
+        with pytest.raises(InvalidRequest, match="a request"):
+            world.tracker.claim("n1")
+        with pytest.raises(InvalidRequest, match="a request"):
+            world.tracker.claim("n1", OWN, node="n1")

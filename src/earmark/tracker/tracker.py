@@ -128,37 +128,42 @@ class Tracker(Keeping):
         )  # fmt: skip
 
     def claim(
-        self, request: Request, *, consumer: str | None = None, owner: str | None = None, node: str | None = None,
+        self, *what: Request | str | None, node: str | None = None, consumer: str | None = None, owner: str | None = None,
         ttl_ms: int | None = None, purpose: Purpose = "main", grant: Grant | None = None,
     ) -> AbstractContextManager[HeldClaim]:  # fmt: skip
         """Hold a claim for a `with` block and confirm it when the block ends well; any exception rolls it back whole.
 
-        Raises Refused (with `.refusal`) if the claim cannot be had. `ttl_ms` is the life after the confirmation.
+        `what` is the request, or the node (uuid, name, None for this machine's) and the request. Raises Refused (with `.refusal`) if the
+        claim cannot be had. `ttl_ms` is the life after the confirmation.
         """
         from earmark.tracker.held import holding  # noqa: PLC0415 - the command line does not need it
 
-        return holding(self, request, consumer=consumer, owner=owner, node=node, ttl_ms=ttl_ms, purpose=purpose, grant=grant, keep=True)
+        where, request = addressed(what, node)
+        return holding(self, request, consumer=consumer, owner=owner, node=where, ttl_ms=ttl_ms, purpose=purpose, grant=grant, keep=True)
 
     def borrow(
-        self, request: Request, *, consumer: str | None = None, owner: str | None = None, node: str | None = None,
+        self, *what: Request | str | None, node: str | None = None, consumer: str | None = None, owner: str | None = None,
         purpose: Purpose = "main", grant: Grant | None = None,
     ) -> AbstractContextManager[HeldClaim]:  # fmt: skip
-        """Hold a claim for a `with` block and release it at its end, however it ends; raises Refused if it cannot be had."""
+        """Hold a claim for a `with` block and release it at its end, however it ends; `what` and Refused as for `claim`."""
         from earmark.tracker.held import holding  # noqa: PLC0415 - the command line does not need it
 
-        return holding(self, request, consumer=consumer, owner=owner, node=node, ttl_ms=None, purpose=purpose, grant=grant, keep=False)
+        where, request = addressed(what, node)
+        return holding(self, request, consumer=consumer, owner=owner, node=where, ttl_ms=None, purpose=purpose, grant=grant, keep=False)
 
-    def aclaim(self, request: Request, **wishes: Any) -> AbstractAsyncContextManager[HeldClaim]:
+    def aclaim(self, *what: Request | str | None, node: str | None = None, **wishes: Any) -> AbstractAsyncContextManager[HeldClaim]:
         """Do what `claim` does, for `async with`; a cancelled task leaves nothing behind."""
         from earmark.tracker.aio import aholding  # noqa: PLC0415 - asyncio is loaded only for those who use it
 
-        return aholding(self, request, keep=True, **wishes)
+        where, request = addressed(what, node)
+        return aholding(self, request, keep=True, node=where, **wishes)
 
-    def aborrow(self, request: Request, **wishes: Any) -> AbstractAsyncContextManager[HeldClaim]:
+    def aborrow(self, *what: Request | str | None, node: str | None = None, **wishes: Any) -> AbstractAsyncContextManager[HeldClaim]:
         """Do what `borrow` does, for `async with`; a cancelled task leaves nothing behind."""
         from earmark.tracker.aio import aholding  # noqa: PLC0415 - asyncio is loaded only for those who use it
 
-        return aholding(self, request, keep=False, **wishes)
+        where, request = addressed(what, node)
+        return aholding(self, request, keep=False, node=where, **wishes)
 
     def fit(self, request: Request, *, node: str | None = None, grant: Grant | None = None) -> Grant | Refusal:
         """Say what a claim would be given now, or why not; writes nothing."""
@@ -196,3 +201,13 @@ def wants_exclusive(request: Request, grant: Grant | None) -> bool:
     if grant is not None:
         return bool(grant.units)
     return (request.vcpus > 0 and request.cpu_policy != "shared") or bool(request.devices)
+
+
+def addressed(what: tuple[Request | str | None, ...], node: str | None) -> tuple[str | None, Request]:
+    """Return the node and the request of a call that names them as (request), or as (node, request); raises InvalidRequest."""
+    match what:
+        case (Request() as request,):
+            return node, request
+        case (str() | None as where, Request() as request) if node is None:
+            return where, request
+    raise InvalidRequest(f"a claim is asked for with a request, or with a node and a request, not with {what!r}")
