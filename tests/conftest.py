@@ -7,12 +7,18 @@ anything of one room.
 from __future__ import annotations
 
 import os
+import stat
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, settings
 
+from earmark.stores.sqlite.store import SqliteStore
+from earmark.tracker.history import audit, verify
+
+SQLITE = b"SQLite format 3\0"
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 
 READ_ONLY = {} if os.access(Path.cwd(), os.W_OK) else {"database": None}
@@ -48,3 +54,18 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 def shared() -> Path:
     """Return the folder ../shared; only for tests marked `shared`."""
     return SHARED
+
+
+@pytest.fixture(autouse=True)
+def auditor(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Let the auditor look, after each test, at every ledger that the test left in its folder; `damaged` tests spoil theirs on purpose."""
+    folder = request.getfixturevalue("tmp_path") if "tmp_path" in request.fixturenames else None
+    yield
+    if folder is None or request.node.get_closest_marker("damaged"):
+        return
+    for path in sorted(folder.rglob("*.db")):
+        if path.is_file() and path.read_bytes()[:16] == SQLITE:
+            status = path.stat()
+            with SqliteStore(path, gid=status.st_gid if status.st_mode & stat.S_IWGRP else None, create=False) as store:
+                errors = [finding for finding in (*audit(store), *verify(store).findings) if finding.severity == "error"]
+            assert not errors, f"{path.name}: {errors}"

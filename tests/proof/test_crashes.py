@@ -185,6 +185,7 @@ def test_a_torn_snapshot_is_passed_over(tmp_path: Path, image: bytes, monkeypatc
         assert_sound(again.tracker)
 
 
+@pytest.mark.damaged
 def test_a_snapshot_of_another_event_is_passed_over(tmp_path: Path) -> None:
     """A snapshot whose image is of another event than it says is not believed."""
     with SqliteStore(tmp_path / "l" / "ledger.db") as store:

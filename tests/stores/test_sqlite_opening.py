@@ -128,6 +128,7 @@ def test_a_network_file_system_is_refused(path: Path, tmp_path: Path) -> None:
     assert file_system(Path("/"), tmp_path / "none") is None
 
 
+@pytest.mark.damaged
 def test_foreign_files_are_refused(path: Path, tmp_path: Path) -> None:
     """Text, another program's database and a folder are named as what they are and stay as they were."""
     path.parent.mkdir(mode=0o700)
@@ -195,6 +196,7 @@ def test_damaged_files_are_refused(path: Path) -> None:
         assert store.damages()
 
 
+@pytest.mark.damaged
 def test_unsafe_modes_are_refused(path: Path) -> None:
     """A file or folder that everybody may write, and a file with two names, keep no ledger."""
     filled(path)
@@ -324,6 +326,7 @@ def test_a_read_only_file_system_is_read(path: Path) -> None:
 # --- size ---------------------------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.damaged
 def test_opening_does_not_look_at_events(path: Path) -> None:
     """A ledger of a hundred thousand events opens as fast as an empty one: in milliseconds."""
     path.parent.mkdir(mode=0o700)

@@ -135,6 +135,7 @@ def test_a_step_that_fails_changes_nothing(path: Path, tmp_path: Path) -> None:
     assert path.with_name("ledger.db.schema-1.backup-1").exists()
 
 
+@pytest.mark.damaged
 def test_a_newer_ledger_is_read_and_not_written(path: Path, tmp_path: Path) -> None:
     """A ledger that a newer program has migrated opens to read; a transaction names both schemas; where it cannot even be read it says why."""
     with SqliteStore(path) as store:

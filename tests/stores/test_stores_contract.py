@@ -416,6 +416,7 @@ def test_the_last_observation_is_kept_for_each_node(store: Store) -> None:
     assert store.observation(StreamId("node:none")) is None
 
 
+@pytest.mark.damaged
 def test_snapshots_stand_on_events_and_are_found_by_sequence(store: Store) -> None:
     """The newest is given, or the newest not past a sequence; one that fits no event is refused; the same place is replaced."""
     put(store, A, registered(), *[held(f"c-{number:04}") for number in range(9)])
@@ -435,6 +436,7 @@ def test_snapshots_stand_on_events_and_are_found_by_sequence(store: Store) -> No
     assert store.snapshot(B) is None
 
 
+@pytest.mark.damaged
 def test_snapshots_are_thinned_to_a_logarithm(store: Store) -> None:
     """After a hundred snapshots few are left, and every sequence has one within its distance from the end."""
     put(store, A, registered(), *[held(f"c-{number:04}") for number in range(99)])

@@ -239,6 +239,7 @@ def test_a_backup_is_a_whole_ledger(sqlite: SqliteStore, path: Path) -> None:
 # --- sealing --------------------------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.damaged
 def test_a_sealed_stream_begins_at_its_snapshot(store: Store, tmp_path: Path) -> None:
     """Older events are in the archive and gone from the ledger; positions, sequences, guard rows and later appends go on."""
     fill(store)
@@ -263,6 +264,7 @@ def test_a_sealed_stream_begins_at_its_snapshot(store: Store, tmp_path: Path) ->
     assert head == store.head(A)
 
 
+@pytest.mark.damaged
 def test_a_stream_sealed_to_its_end_keeps_its_head(store: Store, tmp_path: Path) -> None:
     """With no event left the head, the order of positions and the epoch are still known."""
     put(store, A, registered(), held("c-aaaa", [1]))
@@ -273,6 +275,7 @@ def test_a_stream_sealed_to_its_end_keeps_its_head(store: Store, tmp_path: Path)
     assert (added[0].sequence, added[0].position) == (3, 3)
 
 
+@pytest.mark.damaged
 def test_sealing_goes_on_from_the_last_seal(store: Store, tmp_path: Path) -> None:
     """A second archive follows the first; the same snapshot again moves nothing; what stands on nothing is refused."""
     put(store, A, registered(), *[held(f"c-{number:04}", [number]) for number in range(9)])
@@ -294,6 +297,7 @@ def test_sealing_goes_on_from_the_last_seal(store: Store, tmp_path: Path) -> Non
     assert [found.sequence for at in (3, 7, 8) if (found := store.snapshot(A, at_most_sequence=at))] == [7, 8]
 
 
+@pytest.mark.damaged
 def test_a_seal_that_lost_a_race_leaves_no_archive(store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """If another process seals the stream between the copy and the deletion, nothing more is deleted and the new file goes."""
     put(store, A, registered(), *[held(f"c-{number:04}", [number]) for number in range(9)])
@@ -311,6 +315,7 @@ def test_a_seal_that_lost_a_race_leaves_no_archive(store: Store, tmp_path: Path,
     assert [(tmp_path / name).exists() for name in ("winner", "loser")] == [True, False]
 
 
+@pytest.mark.damaged
 def test_a_sealed_ledger_is_exported_with_its_archives(make: Make, tmp_path: Path) -> None:
     """With all archive files an export equals that of the whole ledger; a missing or foreign one is named."""
     store, whole, copy = make("one"), MemoryStore(), make("two")
