@@ -122,6 +122,23 @@ def test_a_shared_ledger_needs_no_root(machine: Path) -> None:
     assert look(machine) == ("user", str(ledger), [str(ledger)])
 
 
+@as_root
+def test_a_folder_that_is_there_becomes_the_groups_if_it_is_empty(machine: Path) -> None:
+    """A member must be able to write in the folder: the user's own empty one is opened to the group, one with other things is refused."""
+    for name in ("empty", "full"):
+        (machine / f"srv/{name}").mkdir(mode=0o755)
+        os.chown(machine / f"srv/{name}", ALICE, ALICE)
+    (machine / "srv/full/thesis.txt").write_text("mine")
+    refused = as_user(ALICE, [LAB], lambda: init_shared(machine / "srv/full", str_gid(LAB), machine))
+    assert "chmod 2770" in refused, refused
+    assert mode_of(machine / "srv/full") == 0o755
+    made = as_user(ALICE, [LAB], lambda: init_shared(machine / "srv/empty", str_gid(LAB), machine).path)
+    assert (mode_of(machine / "srv/empty"), (machine / "srv/empty").stat().st_gid) == (0o2770, LAB), made
+    assert as_user(ALICE, [LAB], lambda: init_shared(machine / "srv/empty", str_gid(LAB), machine).path) == made
+    member = as_user(BOB, [LAB], lambda: (resolve(settings(machine)).kind, prepare(resolve(settings(machine)))))
+    assert member == str(("shared", machine / "srv/empty/ledger.db"))
+
+
 def str_gid(gid: int) -> str:
     """Return a group that has no name in the way a user would give it."""
     return str(gid)

@@ -142,10 +142,32 @@ def init_shared(folder: Path, group: str, root: Path = Path("/")) -> Place:
     for item in announced_ledgers(root).believed:
         if not same_file(item.ledger, place.path):
             raise UnsafePlace(f"{item.ledger} is announced on this machine already (by uid {item.uid}): one machine, one ledger")
+    open_to_group(place.folder, gid)
     prepare(place)
     judge_ancestors(place.folder, owners={root.stat().st_uid, os.geteuid()}, gid=gid)
     announce_shared(root, place.path, gid)
     return place
+
+
+def open_to_group(folder: Path, gid: int | None) -> None:
+    """Give a folder that is there already to the group that is to share it, if it is the user's own and empty (or was given already).
+
+    Members must be able to make files in it (SQLite's log, the writers' lock). Raises UnsafePlace, changing nothing, for a folder that
+    holds anything else: what lies in it would become the group's too.
+    """
+    if gid is None or not folder.is_dir():
+        return
+    with translated("look at", folder), opened(folder, os.O_RDONLY | os.O_DIRECTORY) as descriptor:
+        status = os.fstat(descriptor)
+        if status.st_gid == gid and stat.S_IMODE(status.st_mode) == MODE_GROUP_FOLDER:
+            return
+        if status.st_uid != os.geteuid() or os.listdir(descriptor):  # noqa: PTH208 - the open descriptor, not the name, is judged
+            raise UnsafePlace(
+                f"{folder} is there already, with mode {stat.S_IMODE(status.st_mode):04o} and group {status.st_gid}, and not yours and empty:"
+                f" name a folder that is not there, or make this one the group's (chgrp {gid}, chmod 2770)",
+                path=str(folder),
+            )
+        set_access(descriptor, MODE_GROUP_FOLDER, gid)
 
 
 def group_of(path: Path) -> int | None:
