@@ -176,7 +176,11 @@ class GatedChild:
         return bool(got)
 
     def _adopt(self) -> Ended:
-        """Wait for the command as this process's own child: the keeper was killed, and its orphans came here (prctl above)."""
+        """Wait for the command as this process's own child: the keeper was killed, and its orphans came here (prctl above).
+
+        Its pipes close before its orphans move (Linux, kernel/exit.c: exit_files, then exit_notify), so its own end is awaited first.
+        """
+        reap(self.session, END_TIMEOUT_S)
         wake = self._wake[0] if self._wake else -1
         while True:
             try:
