@@ -14,6 +14,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -56,15 +57,27 @@ class Runner:
         return str(self.process.stdout.readline()).rstrip("\n")
 
     def ended(self) -> tuple[int, str]:
-        """Return the exit status and the last line."""
-        out, _ = self.process.communicate(timeout=WAIT_S)
-        return self.process.returncode, out.splitlines()[-1] if out else ""
+        """Return the exit status and the last line; what the runner said in its distress if it printed none.
+
+        Read through the same buffer as `line`: it may hold the last line already, which communicate() would not see.
+        """
+        assert self.process.stdin is not None
+        assert self.process.stdout is not None
+        assert self.process.stderr is not None
+        self.process.stdin.close()
+        out, err = self.process.stdout.read(), self.process.stderr.read()
+        self.process.wait(timeout=WAIT_S)
+        return self.process.returncode, out.splitlines()[-1] if out else err
 
     def close(self) -> None:
         """End all that this runner started: child and keeper by their numbers, while they are still ours."""
         if self.process.poll() is None:
             self.process.kill()
-        self.process.communicate(timeout=WAIT_S)
+        self.process.wait(timeout=WAIT_S)
+        for stream in (self.process.stdin, self.process.stdout, self.process.stderr):
+            if stream is not None:
+                with suppress(BrokenPipeError):  # what was never read
+                    stream.close()
         for pid in (self.child, self.keeper):
             if running(pid) and session_of(pid) == self.keeper:
                 os.kill(pid, signal.SIGKILL)
@@ -181,7 +194,8 @@ def test_exit_status_is_a_shells(start: Start, command: tuple[str, ...], status:
 
 def test_a_command_that_cannot_start_says_why(start: Start) -> None:
     """The reason for 127 names the command and the system's error."""
-    assert start("open", "earmark-no-such-command").ended()[1] == "ended 127 False earmark-no-such-command: No such file or directory"
+    expected = "ended 127 False earmark-no-such-command: No such file or directory"
+    assert start("open", "earmark-no-such-command").ended() == (127, expected)
 
 
 def test_a_script_without_an_interpreter_line_runs_in_sh(start: Start, tmp_path: Path) -> None:
