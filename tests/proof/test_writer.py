@@ -166,9 +166,12 @@ def test_a_failed_commit_answers_all_and_changes_nothing(world: Bench, faulty: F
             raise LedgerFull("no space is left")
 
         faulty.before_commit = fail
+    errors = []
     for each in rest:
-        with pytest.raises(LedgerFull):
+        with pytest.raises(LedgerFull) as caught:
             each.end()
+        errors.append(caught.value)
+    assert len({id(error) for error in errors}) == len(rest), "a note that one caller makes on its error would stand on another's"
     taken = granted(first.end())
     faulty.before_commit = int
     assert set(world.tracker.node().claims) == {*before.claims, taken.id}

@@ -1,6 +1,6 @@
 """A claim for the length of a `with` block.
 
-Rules of this file: the claim's id exists before the claim, so whatever interrupts (any BaseException, between any two lines) it can be rolled
+Rules of this file: the claim's id exists before the claim, so whatever interrupts (any BaseException, wherever Python raises one) it can be rolled
 back; the first error is the one that is raised; if the rollback fails too, a note on that error says so and the lease (deadline and
 calling process) ends the claim.
 """

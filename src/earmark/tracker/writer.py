@@ -207,7 +207,7 @@ class Writer:
                     work.decided = True
         except EarmarkError as error:
             for work in group:
-                work.error = error
+                work.error = _own(error)
             return
         self._publish(states)
         self._snapshots.update(kept)
@@ -304,6 +304,13 @@ class Writer:
         """Enter a write transaction for what is not a command (tickets, snapshots, observations)."""
         with self._store.transaction(purpose=purpose, timeout_s=self._timeout_s) as tx:
             yield tx
+
+
+def _own(error: EarmarkError) -> EarmarkError:
+    """Return an error of its own for one of several callers, so that no thread writes notes or a traceback on another's."""
+    same = type(error)(error.message, **error.facts)
+    same.__cause__ = error
+    return same
 
 
 def _say(command: Command, result: Result) -> None:
