@@ -6,7 +6,6 @@ EARMARK_TEST_REDRAW=1 records the pictures anew; look at them before they are ke
 from __future__ import annotations
 
 import os
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -15,6 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rich.cells import cell_len
 from tests.cli import states
+from tests.cli.zones import local_time
 
 from earmark.cli.drawing import FANCY, PLAIN, Glyphs, bar, glyphs_for, key_of, parts_of, table
 from earmark.cli.machine_map import machine_map
@@ -36,14 +36,8 @@ MACHINES: dict[str, Callable[[], NodeState]] = {
 @pytest.fixture(autouse=True)
 def zone() -> Iterator[None]:
     """Let local time be UTC for a test."""
-    before = os.environ.get("TZ")
-    os.environ["TZ"] = "UTC"
-    time.tzset()
-    yield
-    os.environ.pop("TZ")
-    if before is not None:
-        os.environ["TZ"] = before
-    time.tzset()
+    with local_time("UTC"):
+        yield
 
 
 def drawn(state: NodeState, width: int, glyphs: Glyphs = FANCY) -> list[str]:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import os
-import time
 from collections.abc import Iterator
 from datetime import UTC, datetime
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from tests.cli.zones import local_time
 
 from earmark.cli.times import about, clock, iso, parse_time, until
 from earmark.errors import InvalidRequest
@@ -21,14 +20,8 @@ NOW = int(datetime(2026, 3, 11, 15, 30, tzinfo=UTC).timestamp() * 1000)
 @pytest.fixture(autouse=True)
 def zone() -> Iterator[None]:
     """Let local time be two hours east of UTC for a test."""
-    before = os.environ.get("TZ")
-    os.environ["TZ"] = "TST-2"
-    time.tzset()
-    yield
-    os.environ.pop("TZ")
-    if before is not None:
-        os.environ["TZ"] = before
-    time.tzset()
+    with local_time("TST-2"):
+        yield
 
 
 def moment(*parts: int) -> int:
