@@ -83,6 +83,18 @@ class UnknownClaim(Invalid):
     code = "unknown-claim"
 
 
+class UnknownInstance(Invalid):
+    """No consumer of that id, uuid or name is known in this ledger beyond its claims."""
+
+    code = "unknown-instance"
+
+
+class UnknownMove(Invalid):
+    """No move of that id is in this ledger."""
+
+    code = "unknown-move"
+
+
 class UnknownUnit(Invalid):
     """The node has no such unit."""
 

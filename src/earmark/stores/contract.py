@@ -21,7 +21,7 @@ from typing import NamedTuple, Protocol
 
 from earmark.core.ledger.codec import Batch, Head, Stamp, Stored
 from earmark.core.ledger.rows import SlotRow
-from earmark.core.model.ids import ClaimId, ConsumerId, StreamId
+from earmark.core.model.ids import ClaimId, ConsumerId, MoveId, StreamId
 
 ANSWERS_KEPT_MS = 7 * 24 * 3600 * 1000
 REFUSALS_KEPT_MAX = 1000
@@ -106,6 +106,12 @@ class Reader(Protocol):
 
     def claims_like(self, prefix: str, limit: int = 20) -> Sequence[ClaimRow]:
         """Return rows whose id begins with `prefix`, by id."""
+
+    def claims_of(self, consumer: ConsumerId) -> Sequence[ClaimRow]:
+        """Return the open claims of a consumer, whatever their purpose, by id."""
+
+    def move(self, move: MoveId) -> StreamId | None:
+        """Return the stream of the consumer whose move this is, None if it never was."""
 
     def main_claim(self, consumer: ConsumerId) -> ClaimRow | None:
         """Return the open main claim of a consumer, None if there is none."""

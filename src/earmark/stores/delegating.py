@@ -12,7 +12,7 @@ from pathlib import Path
 
 from earmark.core.ledger.codec import Batch, Head, Stamp, Stored
 from earmark.core.ledger.rows import SlotRow
-from earmark.core.model.ids import ClaimId, ConsumerId, StreamId
+from earmark.core.model.ids import ClaimId, ConsumerId, MoveId, StreamId
 from earmark.stores.contract import (
     BUSY_TIMEOUT_S,
     PAGE_ITEMS_MAX,
@@ -120,6 +120,16 @@ class Delegating(ABC):
         """Return rows whose id begins with `prefix`, by id."""
         with self._view() as view:
             return view.claims_like(prefix, limit)
+
+    def claims_of(self, consumer: ConsumerId) -> Sequence[ClaimRow]:
+        """Return the open claims of a consumer, whatever their purpose, by id."""
+        with self._view() as view:
+            return view.claims_of(consumer)
+
+    def move(self, move: MoveId) -> StreamId | None:
+        """Return the stream of the consumer whose move this is, None if it never was."""
+        with self._view() as view:
+            return view.move(move)
 
     def main_claim(self, consumer: ConsumerId) -> ClaimRow | None:
         """Return the open main claim of a consumer, None if there is none."""

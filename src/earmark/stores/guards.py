@@ -10,7 +10,7 @@ from collections.abc import Iterable
 
 from earmark.core.ledger.codec import EVENT_BYTES_MAX, Head
 from earmark.core.ledger.rows import SlotRow
-from earmark.core.model.ids import ClaimId, ConsumerId, StreamId
+from earmark.core.model.ids import ClaimId, ConsumerId, MoveId, StreamId
 from earmark.errors import (
     Conflict,
     ConsumerTaken,
@@ -31,6 +31,11 @@ SNAPSHOTS_PER_DISTANCE = 2
 def claim_exists(claim: ClaimId) -> Conflict:
     """Return the error for a claim id that was used before."""
     return Conflict(f"claim {claim} exists already", claim=claim)
+
+
+def move_exists(move: MoveId) -> Conflict:
+    """Return the error for a move id that was used before."""
+    return Conflict(f"move {move} exists already", move=move)
 
 
 def consumer_taken(consumer: ConsumerId, claim: ClaimId, holder: ClaimId) -> ConsumerTaken:

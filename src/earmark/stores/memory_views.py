@@ -15,8 +15,8 @@ from immutables import Map
 
 from earmark.core.ledger.codec import Batch, Head, Stamp, Stored, check_link, open_envelope, open_event, seal
 from earmark.core.ledger.events import Event, UnknownEvent
-from earmark.core.ledger.rows import ClaimClosed, ClaimOpened, SlotRow, SlotsFreed, SlotsPassed, row_change
-from earmark.core.model.ids import ClaimId, ConsumerId, Slot, StreamId
+from earmark.core.ledger.rows import ClaimClosed, ClaimOpened, MoveBegun, PurposeChanged, SlotRow, SlotsFreed, SlotsPassed, row_change
+from earmark.core.model.ids import ClaimId, ConsumerId, MoveId, Slot, StreamId
 from earmark.errors import InvalidRecord, WrongUse
 from earmark.stores import guards
 from earmark.stores.contract import (
@@ -34,7 +34,9 @@ SlotMap = Map[Slot, SlotRow]
 
 
 class Ledger(NamedTuple):
-    """Everything that the ledger holds, as one value. `held` are the slots of each claim; `mains` the open main claims."""
+    """Everything that the ledger holds, as one value. `held` are the slots of each claim; `mains` the open main claims, `others` the
+    open claims of other purposes.
+    """
 
     heads: Map[StreamId, Head] = Map()
     events: Map[int, Stored] = Map()
@@ -43,6 +45,8 @@ class Ledger(NamedTuple):
     bases: Map[StreamId, Head] = Map()
     claims: Map[ClaimId, ClaimRow] = Map()
     mains: Map[ConsumerId, ClaimId] = Map()
+    others: Map[ConsumerId, frozenset[ClaimId]] = Map()
+    moves: Map[MoveId, StreamId] = Map()
     slots: Map[StreamId, SlotMap] = Map()
     held: Map[ClaimId, tuple[SlotRow, ...]] = Map()
     answers: Map[tuple[str, str], Remembered] = Map()
@@ -119,6 +123,17 @@ class MemoryReader:
         ledger = self._now()
         claim = ledger.mains.get(consumer)
         return ledger.claims[claim] if claim is not None else None
+
+    def claims_of(self, consumer: ConsumerId) -> Sequence[ClaimRow]:
+        """Return the open claims of a consumer, whatever their purpose, by id."""
+        ledger = self._now()
+        main = ledger.mains.get(consumer)
+        found = ledger.others.get(consumer, frozenset()) | (frozenset() if main is None else {main})
+        return [ledger.claims[claim] for claim in sorted(found)]
+
+    def move(self, move: MoveId) -> StreamId | None:
+        """Return the stream of the consumer whose move this is, None if it never was."""
+        return self._now().moves.get(move)
 
     def slots(self, stream: StreamId) -> Sequence[SlotRow]:
         """Return the guard rows of a node, sorted by slot."""
@@ -236,34 +251,57 @@ class MemoryTransaction(MemoryReader):
             self._free(stream, change)
         elif isinstance(change, SlotsPassed):
             self._pass(stream, change, event.type)
+        elif isinstance(change, PurposeChanged):
+            row = self._open_row(change.claim, stream, event.type)
+            self._unlist(row)
+            self._list(row._replace(purpose=change.purpose))
+        elif isinstance(change, MoveBegun):
+            if change.move in self._ledger.moves:
+                raise guards.move_exists(change.move)
+            self._ledger = self._ledger._replace(moves=self._ledger.moves.set(change.move, stream))
+
+    def _list(self, row: ClaimRow) -> None:
+        """Enter an open claim under its consumer; raises ConsumerTaken for a second main one."""
+        ledger = self._ledger
+        mains, others = ledger.mains, ledger.others
+        if row.purpose == "main":
+            holder = mains.get(row.consumer)
+            if holder is not None:
+                raise guards.consumer_taken(row.consumer, row.claim, holder)
+            mains = mains.set(row.consumer, row.claim)
+        else:
+            others = others.set(row.consumer, others.get(row.consumer, frozenset()) | {row.claim})
+        self._ledger = ledger._replace(claims=ledger.claims.set(row.claim, row), mains=mains, others=others)
+
+    def _unlist(self, row: ClaimRow) -> None:
+        """Take an open claim from under its consumer."""
+        ledger = self._ledger
+        if row.purpose == "main":
+            self._ledger = ledger._replace(mains=ledger.mains.delete(row.consumer))
+            return
+        left = ledger.others[row.consumer] - {row.claim}
+        others = ledger.others.set(row.consumer, left) if left else ledger.others.delete(row.consumer)
+        self._ledger = ledger._replace(others=others)
 
     def _open(self, stream: StreamId, change: ClaimOpened) -> None:
         ledger = self._ledger
         if change.claim in ledger.claims:
             raise guards.claim_exists(change.claim)
-        mains = ledger.mains
-        if change.purpose == "main":
-            holder = mains.get(change.consumer)
-            if holder is not None:
-                raise guards.consumer_taken(change.consumer, change.claim, holder)
-            mains = mains.set(change.consumer, change.claim)
+        self._list(ClaimRow(change.claim, stream, change.consumer, change.purpose, None))
+        ledger = self._ledger
         slots = ledger.slots.get(stream, Map())
         for row in change.slots:
             taken = slots.get(row.slot)
             if taken is not None:
                 raise guards.unit_taken(stream, row, taken.claim)
             slots = slots.set(row.slot, row)
-        opened = ClaimRow(change.claim, stream, change.consumer, change.purpose, None)
-        self._ledger = self._ledger._replace(
-            claims=ledger.claims.set(change.claim, opened), mains=mains, slots=ledger.slots.set(stream, slots),
-            held=ledger.held.set(change.claim, change.slots),
-        )  # fmt: skip
+        self._ledger = ledger._replace(slots=ledger.slots.set(stream, slots), held=ledger.held.set(change.claim, change.slots))
 
     def _close(self, stream: StreamId, change: ClaimClosed, tried: str) -> None:
-        ledger = self._ledger
         row = self._open_row(change.claim, stream, tried)
-        mains = ledger.mains.delete(row.consumer) if row.purpose == "main" else ledger.mains
-        self._ledger = self._ledger._replace(claims=ledger.claims.set(change.claim, row._replace(cause=change.cause)), mains=mains)
+        self._unlist(row)
+        ledger = self._ledger
+        self._ledger = ledger._replace(claims=ledger.claims.set(change.claim, row._replace(cause=change.cause)))
         if not change.keep_slots:
             self._drop(stream, change.claim, ledger.held[change.claim])
 

@@ -136,7 +136,7 @@ def _verify_stream(store: Store, reader: Reader, stream: StreamId) -> tuple[int,
         snapshot = reader.snapshot(stream, at_most_sequence=base.sequence)
         if snapshot is None or snapshot.sequence != base.sequence or snapshot.hash != base.hash:
             raise ChainBroken(f"{stream} is sealed at {base.sequence} and has no snapshot there", stream=stream)
-        state = snapshots.opened(snapshot)
+        state = snapshots.opened(snapshot, older=True)
         if state is None:
             raise ChainBroken(f"{stream} is sealed at {base.sequence} and its snapshot there cannot be read", stream=stream)
     count = 0

@@ -6,7 +6,7 @@ older one, and what it spoiled is found by `verify`.
 
 from __future__ import annotations
 
-from earmark.core.ledger.state import FOLD_VERSION, NodeState, decode_image, encode_image
+from earmark.core.ledger.state import FOLD_VERSION, FOLDS_READ, NodeState, decode_image, encode_image
 from earmark.core.model.ids import StreamId
 from earmark.errors import InvalidRecord
 from earmark.stores.contract import Reader, Snapshot
@@ -17,9 +17,9 @@ def snapshot_of(stream: StreamId, state: NodeState, position: int) -> Snapshot:
     return Snapshot(stream, state.sequence, FOLD_VERSION, state.head.hash, position, encode_image(state))
 
 
-def opened(snapshot: Snapshot) -> NodeState | None:
-    """Return the state that a snapshot holds, None if it is no state of that event by this fold."""
-    if snapshot.fold_version != FOLD_VERSION:
+def opened(snapshot: Snapshot, *, older: bool = False) -> NodeState | None:
+    """Return the state that a snapshot holds, None if it is no state of that event by this fold; `older` folds may be allowed too."""
+    if snapshot.fold_version != FOLD_VERSION and not (older and snapshot.fold_version in FOLDS_READ):
         return None
     try:
         state = decode_image(snapshot.image)
@@ -30,8 +30,9 @@ def opened(snapshot: Snapshot) -> NodeState | None:
 
 def newest(reader: Reader, stream: StreamId, *, at_most_sequence: int | None = None, at_most_ms: int | None = None) -> NodeState | None:
     """Return the newest kept state of a stream that can be used, not past a sequence or a time; None if there is none."""
+    base = reader.archived(stream)
     while (snapshot := reader.snapshot(stream, at_most_sequence=at_most_sequence)) is not None:
-        state = opened(snapshot)
+        state = opened(snapshot, older=base is not None and snapshot.sequence == base.sequence)
         if state is not None and (at_most_ms is None or state.at_ms <= at_most_ms):
             return state
         if snapshot.sequence <= 1:

@@ -8,7 +8,8 @@ from typing import ClassVar
 
 from earmark.core.model.claim import Cause, Cordon, Holder, Leg, Moment, Purpose
 from earmark.core.model.grant import Grant
-from earmark.core.model.ids import ClaimId, ConsumerId, NodeId, Owner, UnitId
+from earmark.core.model.ids import ClaimId, ConsumerId, MoveId, NodeId, Owner, UnitId
+from earmark.core.model.instance import InstanceState, Labels, LegPair, MoveKind, MoveOutcome
 from earmark.core.model.node import NodeSettings
 from earmark.core.model.request import Request
 from earmark.core.model.topology import Machine
@@ -148,6 +149,83 @@ class UnitsPassed(Event, frozen=True):
     units: tuple[UnitId, ...]
 
 
+class UnitsNamed(Event, frozen=True):
+    """A destination leg will take over these units of its source leg, on the same node, when the move is confirmed."""
+
+    type: ClassVar[str] = "units.named"
+    source: ClaimId
+    target: ClaimId
+    units: tuple[UnitId, ...]
+
+
+class LegOpened(ClaimEvent, frozen=True, kw_only=True):
+    """A claim became the source leg of a move: from now on only the end of the move ends it."""
+
+    type: ClassVar[str] = "leg.opened"
+
+
+class LegClosed(ClaimEvent, frozen=True, kw_only=True):
+    """The move is over for this claim, which lives on; `purpose`, `move` and `leg` are what it is from now on."""
+
+    type: ClassVar[str] = "leg.closed"
+
+
+class NodeRetired(Event, frozen=True):
+    """The node is gone for good, or until it is reported again; claims that are left are orphans, and nothing new is granted."""
+
+    type: ClassVar[str] = "node.retired"
+    reason: str
+
+
+class NodeRestored(Event, frozen=True):
+    """A retired node is back, with everything that was held on it."""
+
+    type: ClassVar[str] = "node.restored"
+    reason: str = ""
+
+
+# --- streams of consumers -----------------------------------------------------------------------------------------------------------
+
+
+class InstanceCreated(Event, frozen=True):
+    """A consumer is known by more than its claims from now on; of a deleted one: it is made anew."""
+
+    type: ClassVar[str] = "instance.created"
+    consumer: ConsumerId
+    uuid: str
+    name: str
+    owner: Owner
+    kind: str = "instance"
+    labels: Labels = ()
+
+
+class StateReported(Event, frozen=True):
+    """Whoever runs the instance said what state it is in; a freeing state ended its claims in the same append."""
+
+    type: ClassVar[str] = "instance.state"
+    state: InstanceState
+    task: str | None = None
+    reason: str = ""
+
+
+class MoveOpened(Event, frozen=True):
+    """A move began; its legs were opened and held in the same append."""
+
+    type: ClassVar[str] = "move.opened"
+    move: MoveId
+    kind: MoveKind
+    legs: tuple[LegPair, ...]
+    token: str | None = None
+
+
+class MoveEnded(Event, frozen=True):
+    """A move is over; what became of its legs was appended with this."""
+
+    type: ClassVar[str] = "move.ended"
+    move: MoveId
+    outcome: MoveOutcome
+
+
 class UnknownEvent(Event, frozen=True):
     """An event of a type or version that this program does not know: the stream can be read, not written."""
 
@@ -171,5 +249,14 @@ EVENTS: tuple[type[Event], ...] = (
     ClaimEnded,
     UnitsReturned,
     UnitsPassed,
+    UnitsNamed,
+    LegOpened,
+    LegClosed,
+    NodeRetired,
+    NodeRestored,
+    InstanceCreated,
+    StateReported,
+    MoveOpened,
+    MoveEnded,
 )
 KNOWN: dict[tuple[str, int], type[Event]] = {(event.type, event.version): event for event in EVENTS}

@@ -25,6 +25,10 @@ from earmark.core.model.topology import Machine
 from earmark.errors import InvalidRequest, LedgerBroken
 
 
+FAILED = frozenset({"aborted", "expired", "holder_gone"})
+"""The causes with which a claim that was never confirmed counts as a failed build (T4)."""
+
+
 def fold(state: NodeState | None, stored: Iterable[Stored]) -> NodeState | None:
     """Return the state after some stored events of one stream, in order; None stays None for no events."""
     for item in stored:
@@ -118,8 +122,10 @@ def _step(state: NodeState, claim: Claim, **changes: Any) -> NodeState:
     return replace(state, claims=state.claims.set(claim.id, stepped))
 
 
-def _confirmed(state: NodeState, event: e.ClaimConfirmed, _at_ms: int) -> NodeState:
-    return _step(state, _live(state, event.claim, event), phase="confirmed", deadline_ms=event.deadline_ms, holders=event.holders)
+def _confirmed(state: NodeState, event: e.ClaimConfirmed, at_ms: int) -> NodeState:
+    claim = _live(state, event.claim, event)
+    after = _step(state, claim, phase="confirmed", deadline_ms=event.deadline_ms, holders=event.holders, confirmed_at_ms=at_ms)
+    return replace(after, failed_builds=0) if claim.purpose == "main" and state.failed_builds else after
 
 
 def _bound(state: NodeState, event: e.ClaimBound, _at_ms: int) -> NodeState:
@@ -137,6 +143,8 @@ def _draining(state: NodeState, event: e.ClaimDraining, at_ms: int) -> NodeState
 def _ended(state: NodeState, event: e.ClaimEnded, at_ms: int) -> NodeState:
     claim = _live(state, event.claim, event)
     claims = state.claims.delete(claim.id)
+    if claim.purpose == "main" and claim.confirmed_at_ms is None and event.cause in FAILED:
+        state = replace(state, failed_builds=state.failed_builds + 1)
     if not event.quarantined:
         return replace(state, claims=claims, free=state.free.give(claim.id, claim.grant))
     kept = Quarantine(
@@ -164,13 +172,42 @@ def _passed(state: NodeState, event: e.UnitsPassed, _at_ms: int) -> NodeState:
     units = frozenset(event.units)
     gone, stay = _split(source.grant, units)
     after = _step(state, source, grant=replace(source.grant, units=stay))
-    after = _step(after, target, grant=replace(target.grant, units=target.grant.units + gone))
+    named = tuple(unit for unit in target.named if unit not in units)
+    after = _step(after, target, grant=replace(target.grant, units=target.grant.units + gone), named=named)
     return replace(after, free=state.free.passed(source.id, target.id, gone))
 
 
 def _split(grant: Grant, units: frozenset[UnitId]) -> tuple[tuple[UnitRow, ...], tuple[UnitRow, ...]]:
     """Return the unit rows of a grant that are in `units`, and the others."""
     return tuple(row for row in grant.units if row.unit in units), tuple(row for row in grant.units if row.unit not in units)
+
+
+def _named(state: NodeState, event: e.UnitsNamed, _at_ms: int) -> NodeState:
+    source, target = _live(state, event.source, event), _live(state, event.target, event)
+    unheld = set(event.units) - {row.unit for row in source.grant.units}
+    if unheld:
+        raise LedgerBroken(f"claim {target.id} names {', '.join(sorted(unheld))}, which {source.id} does not hold", claim=target.id)
+    return replace(state, claims=state.claims.set(target.id, replace(target, named=event.units)))
+
+
+def _leg_opened(state: NodeState, event: e.LegOpened, _at_ms: int) -> NodeState:
+    return _step(state, _live(state, event.claim, event), move=event.move, leg=event.leg)
+
+
+def _leg_closed(state: NodeState, event: e.LegClosed, _at_ms: int) -> NodeState:
+    return _step(state, _live(state, event.claim, event), purpose=event.purpose, move=event.move, leg=event.leg)
+
+
+def _retired(state: NodeState, event: e.NodeRetired, _at_ms: int) -> NodeState:
+    return replace(state, retired=event.reason)
+
+
+def _restored(state: NodeState, _event: e.NodeRestored, _at_ms: int) -> NodeState:
+    return replace(state, retired=None)
+
+
+def _elsewhere(state: NodeState, event: e.Event, _at_ms: int) -> NodeState:
+    raise LedgerBroken(f"{event.type} stands in the stream of node {state.name}, it is about a consumer", node=state.node)
 
 
 def _not_understood(state: NodeState, event: e.UnknownEvent, _at_ms: int) -> NodeState:
@@ -192,6 +229,15 @@ STEPS: dict[type[e.Event], Callable[[NodeState, Any, int], NodeState]] = {
     e.ClaimEnded: _ended,
     e.UnitsReturned: _returned,
     e.UnitsPassed: _passed,
+    e.UnitsNamed: _named,
+    e.LegOpened: _leg_opened,
+    e.LegClosed: _leg_closed,
+    e.NodeRetired: _retired,
+    e.NodeRestored: _restored,
+    e.InstanceCreated: _elsewhere,
+    e.StateReported: _elsewhere,
+    e.MoveOpened: _elsewhere,
+    e.MoveEnded: _elsewhere,
     e.UnknownEvent: _not_understood,
 }
 

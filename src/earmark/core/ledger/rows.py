@@ -1,15 +1,15 @@
 """What an event changes in the guard rows that every store keeps beside the events.
 
 Rules of this file: stores apply these changes in the transaction of the append and enforce three things: one holder per (stream, slot),
-one open claim per id, one open main claim per consumer in the whole ledger. Nothing is ever decided from these rows except which
-stream a claim lives in and whether it has ended.
+one open claim per id, one open main claim per consumer and one use of a move id in the whole ledger. Nothing is ever decided from these
+rows except which stream a claim or move lives in and whether a claim has ended.
 """
 
 from typing import NamedTuple
 
-from earmark.core.ledger.events import ClaimEnded, ClaimHeld, Event, UnitsPassed, UnitsReturned
+from earmark.core.ledger.events import ClaimEnded, ClaimHeld, Event, LegClosed, MoveOpened, UnitsPassed, UnitsReturned
 from earmark.core.model.grant import Grant
-from earmark.core.model.ids import ClaimId, ConsumerId, Slot
+from earmark.core.model.ids import ClaimId, ConsumerId, MoveId, Slot
 
 
 class SlotRow(NamedTuple):
@@ -52,7 +52,20 @@ class SlotsPassed(NamedTuple):
     units: tuple[str, ...]
 
 
-RowChange = ClaimOpened | ClaimClosed | SlotsFreed | SlotsPassed
+class PurposeChanged(NamedTuple):
+    """An open claim has another purpose from now on."""
+
+    claim: ClaimId
+    purpose: str
+
+
+class MoveBegun(NamedTuple):
+    """A move id is used, by the consumer whose stream this is."""
+
+    move: MoveId
+
+
+RowChange = ClaimOpened | ClaimClosed | SlotsFreed | SlotsPassed | PurposeChanged | MoveBegun
 
 
 def slot_rows(claim: ClaimId, grant: Grant) -> tuple[SlotRow, ...]:
@@ -70,4 +83,8 @@ def row_change(event: Event) -> RowChange | None:
         return SlotsFreed(event.claim, event.units)
     if isinstance(event, UnitsPassed):
         return SlotsPassed(event.source, event.target, event.units)
+    if isinstance(event, LegClosed):
+        return PurposeChanged(event.claim, event.purpose)
+    if isinstance(event, MoveOpened):
+        return MoveBegun(event.move)
     return None

@@ -18,7 +18,9 @@ from earmark.core.model.topology import Machine
 from earmark.core.model.value import Value
 from earmark.errors import InvalidRecord, InvalidRequest, LedgerBroken
 
-FOLD_VERSION = 1
+FOLD_VERSION = 2
+FOLDS_READ = frozenset({1, FOLD_VERSION})
+"""Versions whose images can still be opened, where nothing else is left to fold from: what a later fold added has its default in them."""
 NODE_CORDON = ""
 """The key of the node's own cordon in `NodeState.cordons`."""
 
@@ -26,6 +28,8 @@ NODE_CORDON = ""
 class NodeState(msgspec.Struct, frozen=True, kw_only=True):
     """One node at one sequence of its stream.
 
+    `failed_builds` counts main claims that ended without ever being confirmed, since the last one that was (T4). `retired` is the reason
+    for which the node was retired, None while it is not.
     `layout` is None until the machine was observed. `unknown` names an event that this program does not understand: the stream may then
     be read and not written. `boot_id` is the boot under which the machine was last observed.
     """
@@ -43,6 +47,8 @@ class NodeState(msgspec.Struct, frozen=True, kw_only=True):
     claims: immutables.Map[ClaimId, Claim] = immutables.Map()
     quarantines: immutables.Map[ClaimId, Quarantine] = immutables.Map()
     cordons: immutables.Map[str, Cordon] = immutables.Map()
+    failed_builds: int = 0
+    retired: str | None = None
     unknown: str | None = None
 
     @property
@@ -99,6 +105,8 @@ class StateImage(Value, frozen=True):
     claims: tuple[Claim, ...] = ()
     quarantines: tuple[Quarantine, ...] = ()
     cordons: tuple[Cordon, ...] = ()
+    failed_builds: int = 0
+    retired: str | None = None
     unknown: str | None = None
 
 
@@ -131,7 +139,8 @@ def image_of(state: NodeState) -> StateImage:
         hash=state.head.hash, machine_ref=state.machine_ref, boot_id=state.boot_id, machine=state.machine,
         inventory_version=state.inventory_version, settings=state.settings, claims=tuple(state.live()),
         quarantines=tuple(sorted(state.quarantines.values(), key=lambda q: q.claim)),
-        cordons=tuple(sorted(state.cordons.values(), key=lambda c: c.unit or NODE_CORDON)), unknown=state.unknown,
+        cordons=tuple(sorted(state.cordons.values(), key=lambda c: c.unit or NODE_CORDON)), failed_builds=state.failed_builds,
+        retired=state.retired, unknown=state.unknown,
     )  # fmt: skip
 
 
@@ -143,7 +152,8 @@ def state_of(image: StateImage) -> NodeState:
         layout=build_layout(image.machine, image.settings, strict=False) if image.machine is not None else None,
         claims=immutables.Map((claim.id, claim) for claim in image.claims),
         quarantines=immutables.Map((quarantine.claim, quarantine) for quarantine in image.quarantines),
-        cordons=immutables.Map((cordon.unit or NODE_CORDON, cordon) for cordon in image.cordons), unknown=image.unknown,
+        cordons=immutables.Map((cordon.unit or NODE_CORDON, cordon) for cordon in image.cordons),
+        failed_builds=image.failed_builds, retired=image.retired, unknown=image.unknown,
     )  # fmt: skip
     return msgspec.structs.replace(state, free=Free.recompute(state.grants()))
 

@@ -14,9 +14,9 @@ from earmark.core.model.request import Request
 from earmark.core.model.value import Value
 
 Phase = Literal["held", "confirmed", "draining"]
-Purpose = Literal["main", "attach", "leg"]
+Purpose = Literal["main", "attach", "leg", "foreign"]
 Leg = Literal["source", "destination"]
-Cause = Literal["released", "aborted", "reverted", "expired", "forced", "holder_gone"]
+Cause = Literal["released", "aborted", "reverted", "expired", "forced", "holder_gone", "moved", "evacuated", "deleted"]
 Role = Literal["caller", "runner", "child"]
 Liveness = Literal["alive", "dead", "unknown"]
 
@@ -45,6 +45,8 @@ class Holder(Value, frozen=True):
 class Claim(Value, frozen=True):
     """A live claim as the node's state holds it.
 
+    `named` are units of the source leg on the same node that this destination leg will take over when the move is confirmed.
+
     `generation` grows with every step of this claim. `deadline_ms` (since the epoch) is when it expires, None: never.
     `draining_since_ms` and `cause` are set while it drains.
     """
@@ -60,7 +62,9 @@ class Claim(Value, frozen=True):
     purpose: Purpose = "main"
     move: str | None = None
     leg: Leg | None = None
+    named: tuple[UnitId, ...] = ()
     held_at_ms: int = 0
+    confirmed_at_ms: int | None = None
     deadline_ms: Moment | None = None
     holders: tuple[Holder, ...] = ()
     draining_since_ms: int | None = None

@@ -11,6 +11,7 @@ from earmark.errors import InvalidRequest
 
 NodeId = NewType("NodeId", str)
 ClaimId = NewType("ClaimId", str)
+MoveId = NewType("MoveId", str)
 ConsumerId = NewType("ConsumerId", str)
 Owner = NewType("Owner", str)
 UnitId = NewType("UnitId", str)
@@ -25,6 +26,7 @@ REASON_LENGTH_MAX = 500
 
 UUID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}")
 CLAIM = re.compile(r"c-[0-9a-z]{4,26}")
+MOVE = re.compile(r"m-[0-9a-z]{4,26}")
 RESOURCE_CLASS = re.compile(r"[A-Z][A-Z0-9_]{0,254}")
 UNIT = re.compile(r"[a-z][a-z0-9]{0,15}:[!-~]{1,200}")
 
@@ -51,6 +53,13 @@ def claim_id(text: str) -> ClaimId:
     if not CLAIM.fullmatch(text):
         raise InvalidRequest(f"{text!r} is not a claim id: c-… is", found=text)
     return ClaimId(text)
+
+
+def move_id(text: str) -> MoveId:
+    """Return `text` as a move id (`m-` and 4 to 26 of 0-9a-z); raises InvalidRequest."""
+    if not MOVE.fullmatch(text):
+        raise InvalidRequest(f"{text!r} is not a move id: m-… is", found=text)
+    return MoveId(text)
 
 
 def resource_class(text: str) -> ResourceClass:
@@ -82,6 +91,11 @@ def cpu_unit(cpu: int) -> UnitId:
 def node_stream(node: NodeId) -> StreamId:
     """Return the stream that holds a node's events."""
     return StreamId("node:" + node)
+
+
+def consumer_stream(consumer: ConsumerId) -> StreamId:
+    """Return the stream that holds what is known of a consumer beyond its claims: its reported states and its moves."""
+    return StreamId("consumer:" + consumer)
 
 
 def pages_pool(cell: int, size_kib: int) -> PoolId:

@@ -14,7 +14,7 @@ import apsw
 
 from earmark.core.ledger.codec import NO_HASH, Head, Stored
 from earmark.core.ledger.rows import SlotRow
-from earmark.core.model.ids import ClaimId, ConsumerId, Slot, StreamId
+from earmark.core.model.ids import ClaimId, ConsumerId, MoveId, Slot, StreamId
 from earmark.errors import EarmarkError, InvalidRequest, WrongUse
 from earmark.stores.contract import PAGE_ITEMS_MAX, ClaimRow, KeptRefusal, Remembered, Snapshot, Ticket
 from earmark.stores.sqlite.errors import translated
@@ -45,6 +45,8 @@ CLAIM = "SELECT c.claim, s.name, c.consumer, c.purpose, c.cause FROM claims AS c
 CLAIM_BY_ID = f"{CLAIM} WHERE c.claim = ?"
 CLAIMS_LIKE = f"{CLAIM} WHERE c.claim >= ? AND c.claim < ? ORDER BY c.claim LIMIT ?"
 MAIN_CLAIM = f"{CLAIM} WHERE c.consumer = ? AND c.purpose = 'main' AND c.cause IS NULL"
+CLAIMS_OF = f"{MAIN_CLAIM} UNION ALL {CLAIM} WHERE c.consumer = ? AND c.purpose <> 'main' AND c.cause IS NULL"
+MOVE = "SELECT s.name FROM moves AS m JOIN streams AS s ON s.number = m.stream WHERE m.move = ?"
 SLOTS = "SELECT slot, claim, unit FROM slots WHERE stream = (SELECT number FROM streams WHERE name = ?) ORDER BY slot"
 ANSWER = "SELECT digest, answer, at_ms FROM answers WHERE owner = ? AND key = ?"
 SNAPSHOT = (
@@ -145,6 +147,15 @@ class SqliteReader:
         """Return the open main claim of a consumer, None if there is none."""
         rows = self._rows(MAIN_CLAIM, (consumer,))
         return ClaimRow(*rows[0]) if rows else None
+
+    def claims_of(self, consumer: ConsumerId) -> Sequence[ClaimRow]:
+        """Return the open claims of a consumer, whatever their purpose, by id."""
+        return sorted(ClaimRow(*row) for row in self._rows(CLAIMS_OF, (consumer, consumer)))
+
+    def move(self, move: MoveId) -> StreamId | None:
+        """Return the stream of the consumer whose move this is, None if it never was."""
+        rows = self._rows(MOVE, (move,))
+        return StreamId(rows[0][0]) if rows else None
 
     def slots(self, stream: StreamId) -> Sequence[SlotRow]:
         """Return the guard rows of a node, sorted by slot."""

@@ -14,7 +14,7 @@ import apsw
 
 from earmark.core.ledger.codec import Batch, Head, Stamp, Stored, check_link, open_envelope, open_event, seal
 from earmark.core.ledger.events import Event, UnknownEvent
-from earmark.core.ledger.rows import ClaimClosed, ClaimOpened, SlotsFreed, SlotsPassed, row_change
+from earmark.core.ledger.rows import ClaimClosed, ClaimOpened, MoveBegun, PurposeChanged, SlotsFreed, SlotsPassed, row_change
 from earmark.core.model.ids import ClaimId, StreamId
 from earmark.errors import EarmarkError, InvalidRecord, LedgerBroken
 from earmark.stores import guards
@@ -26,6 +26,8 @@ NEW_EVENT = "INSERT INTO events (position, stream, sequence, epoch, at_ms, hash,
 EVENT_HASH = "SELECT hash FROM events WHERE stream = ? AND sequence = ?"
 NEW_CLAIM = "INSERT INTO claims (claim, stream, consumer, purpose) VALUES (?, ?, ?, ?)"
 CLOSE_CLAIM = "UPDATE claims SET cause = ? WHERE claim = ? AND stream = ? AND cause IS NULL"
+CHANGE_PURPOSE = "UPDATE claims SET purpose = ? WHERE claim = ? AND stream = ? AND cause IS NULL"
+NEW_MOVE = "INSERT INTO moves (move, stream) VALUES (?, ?)"
 NEW_SLOT = "INSERT INTO slots (stream, slot, claim, unit) VALUES (?, ?, ?, ?)"
 SLOT_HOLDER = "SELECT claim FROM slots WHERE stream = ? AND slot = ?"
 FREE_CLAIM = "DELETE FROM slots WHERE claim = ?"
@@ -185,8 +187,30 @@ class SqliteTransaction(SqliteReader):
                 self._execute(FREE_CLAIM, (change.claim,))
         elif isinstance(change, SlotsFreed):
             self._free(stream, change)
-        else:
+        elif isinstance(change, SlotsPassed):
             self._pass(stream, change, event.type)
+        elif isinstance(change, PurposeChanged):
+            self._rename(stream, number, change, event.type)
+        else:
+            self._begin(number, change)
+
+    def _rename(self, stream: StreamId, number: int, change: PurposeChanged, tried: str) -> None:
+        try:
+            self._execute(CHANGE_PURPOSE, (change.purpose, change.claim, number))
+        except apsw.ConstraintError as error:
+            row = self.claim(change.claim)
+            main = self.main_claim(row.consumer) if row is not None else None
+            if row is None or main is None:
+                raise
+            raise guards.consumer_taken(row.consumer, change.claim, main.claim) from error
+        if self.connection.changes() != 1:
+            raise guards.claim_not_open(change.claim, stream, tried)
+
+    def _begin(self, number: int, change: MoveBegun) -> None:
+        try:
+            self._execute(NEW_MOVE, (change.move, number))
+        except apsw.ConstraintError as error:
+            raise guards.move_exists(change.move) from error
 
     def _open(self, stream: StreamId, number: int, change: ClaimOpened) -> None:
         try:

@@ -1,0 +1,77 @@
+"""What became of a move, read from its legs.
+
+Rules of this file: pure; a status is derived from the legs, never the reverse (Nova's races between both are W5, W14, W18). Only where the
+leg that would tell lives in another ledger does the recorded outcome speak.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import NamedTuple
+
+from earmark.core.model.claim import Claim
+from earmark.core.model.ids import ClaimId
+from earmark.core.model.instance import Leg, Move, MoveOutcome, MoveStatus
+
+LEFT = frozenset({"moved", "evacuated"})
+"""The causes with which a confirmed move ends its source legs."""
+GIVEN_UP: Mapping[str, MoveStatus] = {"reverted": "reverted", "aborted": "aborted", "expired": "expired"}
+"""The causes with which a move that is not confirmed ends its destination legs."""
+
+
+class Fate(NamedTuple):
+    """What became of one claim: the live claim, or the purpose and the cause with which it ended."""
+
+    claim: Claim | None
+    purpose: str
+    cause: str | None
+
+
+Fates = Mapping[ClaimId, Fate]
+
+
+def status_of(move: Move, fates: Fates) -> MoveStatus:
+    """Return what the main legs of a move say of it; `contradictory` if they cannot both be so."""
+    pair = move.legs[0]
+    source = _fate(pair.source, fates)
+    destination = _fate(pair.destination, fates)
+    if pair.destination is None:
+        return _of_source(move, source)
+    if destination is None or (pair.source is not None and source is None):
+        return "contradictory"
+    if (source is not None and _left(source)) or (destination.purpose != "leg"):
+        return "contradictory" if source is not None and _in(move, source) else "confirmed"
+    cause = destination.claim.cause if destination.claim is not None else destination.cause
+    if cause is not None:
+        return GIVEN_UP.get(cause, "deleted")
+    if source is not None and not _in(move, source):
+        return "contradictory"
+    return "finished" if destination.claim is not None and destination.claim.phase == "confirmed" else "preparing"
+
+
+def outcome_of(status: MoveStatus) -> MoveOutcome | None:
+    """Return the outcome that a status is, None while the move is open."""
+    return status if status in ("confirmed", "reverted", "aborted", "expired", "deleted") else None
+
+
+def _fate(leg: Leg | None, fates: Fates) -> Fate | None:
+    return fates.get(leg.claim) if leg is not None else None
+
+
+def _left(fate: Fate) -> bool:
+    return (fate.claim.cause if fate.claim is not None else fate.cause) in LEFT
+
+
+def _in(move: Move, fate: Fate) -> bool:
+    """Say whether a claim is still an open leg of the move."""
+    return fate.claim is not None and fate.claim.move == move.id and not _left(fate)
+
+
+def _of_source(move: Move, source: Fate | None) -> MoveStatus:
+    if source is None:
+        return "contradictory"
+    if _left(source):
+        return "confirmed"
+    if _in(move, source):
+        return "preparing"
+    return move.outcome or "deleted"

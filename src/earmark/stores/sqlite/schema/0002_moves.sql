@@ -1,0 +1,8 @@
+-- A move id is used once, by one consumer; a consumer's claims of other purposes than main are found without a search.
+
+CREATE TABLE moves (
+  move TEXT PRIMARY KEY CHECK (move <> ''),
+  stream INTEGER NOT NULL REFERENCES streams (number)
+) STRICT, WITHOUT ROWID;
+
+CREATE INDEX other_claims ON claims (consumer) WHERE purpose <> 'main' AND cause IS NULL;
