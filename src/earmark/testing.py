@@ -5,7 +5,6 @@ Rules of this file: no mocks: each of these is a small, honest implementation of
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, NamedTuple, cast
@@ -13,12 +12,12 @@ from typing import Any, NamedTuple, cast
 from earmark.core.ledger.audit import Finding
 from earmark.core.ledger.commands import ConfigureNode, ObserveMachine, RegisterNode
 from earmark.core.model.claim import Holder, Liveness, Role
-from earmark.core.model.ids import NodeId, UnitId
+from earmark.core.model.ids import NodeId
 from earmark.core.model.node import NodeSettings
-from earmark.core.model.topology import Cell, Cpu, Device, Disk, Machine, PagePool
-from earmark.core.model.units import GIB, parse_bytes
+from earmark.core.model.shape import machine_of
+from earmark.core.model.topology import Machine
 from earmark.drivers.contract import Observation, ProcessDriver
-from earmark.errors import HostUnavailable, InvalidRequest
+from earmark.errors import HostUnavailable
 from earmark.stores.contract import BUSY_TIMEOUT_S, Store, Transaction
 from earmark.stores.memory import MemoryStore
 from earmark.tracker.leases import Leases
@@ -26,66 +25,12 @@ from earmark.tracker.questions import Terms
 from earmark.tracker.tracker import Tracker
 from earmark.tracker.writer import Writer
 
-SHAPE = re.compile(r"(?:(?P<cells>\d+)[x\u00d7])?(?P<cores>\d+)c(?:/(?P<threads>\d+)t)?")
 NODE_ONE = NodeId("00000000-0000-4000-8000-000000000001")
-FAR, NEAR = 21, 10
 START_MS = 1_750_000_000_000
+machine = machine_of
+"""A machine written in one line: "2x8c/2t 64G 2M:1024 disk:200G gpu:2 vf:4"."""
 UNRESERVED = NodeSettings(reserved_host_memory_bytes=0, reserved_host_disk_bytes=0)
 """Settings that keep nothing back: for figures that come out round."""
-
-
-def machine(text: str) -> Machine:
-    """Return a machine written in one line: "2x8c/2t 64G 2M:1024 disk:200G gpu:2 vf:4".
-
-    Cells x cores per cell / threads per core; all memory, split evenly over the cells (huge pages are part of it); pages per cell as
-    SIZE:COUNT; `disk:SIZE`; devices as KIND:COUNT, dealt to the cells in turn (`vf:N` also makes the one PF they belong to). Threads of
-    a core are neighbours (0,1), (2,3), … Raises InvalidRequest.
-    """
-    shape, *rest = text.split()
-    match = SHAPE.fullmatch(shape)
-    if not match:
-        raise InvalidRequest(f"machine {text!r}: {shape!r} is not CELLSxCORESc/THREADSt", found=text)
-    cells, cores, threads = int(match["cells"] or 1), int(match["cores"]), int(match["threads"] or 1)
-    memory = 16 * GIB * cells
-    pools: list[PagePool] = []
-    devices: list[Device] = []
-    disk = 200 * GIB
-    for part in rest:
-        name, _, value = part.partition(":")
-        if not value:
-            memory = parse_bytes(name)
-        elif name == "disk":
-            disk = parse_bytes(value)
-        elif name[0].isdigit():
-            pools.append(PagePool(size_kib=parse_bytes(name) // 1024, total=int(value)))
-        else:
-            devices += _devices(name, int(value), cells)
-    per_cell = cores * threads
-    return Machine(
-        cpus=tuple(
-            Cpu(id=n, core=n - n % threads, cell=n // per_cell, package=n // per_cell, l3=n // per_cell * per_cell)
-            for n in range(cells * per_cell)
-        ),
-        cells=tuple(
-            Cell(
-                id=n, cpus=tuple(range(n * per_cell, (n + 1) * per_cell)), memory_bytes=memory // cells,
-                pages=tuple(sorted(pools, key=lambda pool: pool.size_kib)),
-                distances=tuple(NEAR if n == other else FAR for other in range(cells)),
-            )
-            for n in range(cells)
-        ),
-        devices=tuple(devices), disks=(Disk(name="root", total_bytes=disk),), model="a machine made for a test",
-    )  # fmt: skip
-
-
-def _devices(kind: str, count: int, cells: int) -> list[Device]:
-    if kind == "vf":
-        parent = Device(unit=UnitId("pci:0000:0a:00.0"), kind="nic", address="0000:0a:00.0", cell=0, sriov_total=count)
-        vfs = [(f"0000:0a:{n // 8:02x}.{n % 8}", n) for n in range(1, count + 1)]
-        return [parent] + [Device(unit=UnitId(f"pci:{at}"), kind="vf", address=at, cell=0, parent=parent.unit) for at, _ in vfs]
-    if kind == "gpu":
-        return [Device(unit=UnitId(f"gpu:GPU-{n}"), kind=kind, address=f"0000:{0x40 + n:02x}:00.0", cell=n % cells) for n in range(count)]
-    return [Device(unit=UnitId(f"{kind}:{n}"), kind=kind, address=f"0000:{0x80 + n:02x}:00.0", cell=n % cells) for n in range(count)]
 
 
 class GivenClock:

@@ -35,7 +35,9 @@ class ReservedPages(Value, frozen=True):
 class NodeSettings(Value, frozen=True):
     """The settings of one node. Ratios are thousandths. `device_kinds` and `device_units` say which devices may be handed out.
 
-    `reserved_host_memory_bytes` None means the larger of 512 MiB and 2 %. The CPU sets None mean: not set.
+    `reserved_host_memory_bytes` None means the larger of 512 MiB and 2 %. The CPU sets None mean: not set. `max_concurrent_builds` and
+    `resize_confirm_window_s` 0 mean: no limit, no automatic confirmation. Devices of `live_migratable_kinds` move while in use.
+    `file_backed_memory_bytes` more than 0 stands in place of the machine's memory: guests' memory is files then (C14).
     """
 
     cpu_policy: NodePolicy = "pool"
@@ -51,6 +53,12 @@ class NodeSettings(Value, frozen=True):
     inventories: tuple[Inventory, ...] = ()
     device_kinds: tuple[str, ...] = ("accelerator", "gpu", "vf")
     device_units: tuple[UnitId, ...] = ()
+    file_backed_memory_bytes: Annotated[int, Meta(ge=0)] = 0
+    max_concurrent_builds: Annotated[int, Meta(ge=0)] = 0
+    allow_resize_to_same_host: bool = True
+    allow_migrate_to_same_host: bool = False
+    live_migratable_kinds: tuple[str, ...] = ()
+    resize_confirm_window_s: Annotated[int, Meta(ge=0)] = 0
 
     def reserved_memory(self, total_bytes: int) -> int:
         """The memory kept for the host, in bytes, never more than there is."""
