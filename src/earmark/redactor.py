@@ -17,7 +17,7 @@ from typing import Any, Literal, get_args
 import msgspec
 
 from earmark.core.ledger import commands, events
-from earmark.core.model import claim, grant, node, refusal, request
+from earmark.core.model import claim, grant, instance, node, refusal, request
 from earmark.errors import EarmarkError, InvalidRecord
 
 Kind = Literal["claim", "id", "name", "uuid", "stream", "unit", "pool", "class", "trait", "path", "digest", "hardware", "word", "text"]
@@ -27,7 +27,8 @@ KEY_BYTES = 32
 DEPTH_MAX = 24
 DIGEST_LETTERS = 16
 CORE_WORDS = (
-    claim.Phase, claim.Purpose, claim.Leg, claim.Cause, claim.Role, claim.Liveness, grant.Use, commands.Outcome, refusal.ReasonCode,
+    claim.Phase, claim.Purpose, claim.Leg, claim.Cause, claim.Role, claim.Liveness, grant.Use, instance.InstanceState,
+    instance.MoveKind, instance.MoveStatus, commands.Outcome, refusal.ReasonCode,
     request.CpuPolicy, request.ThreadPolicy, request.EmulatorPolicy, request.PageWish, request.Placement, request.Affinity,
     node.NodePolicy,
 )  # fmt: skip
@@ -65,6 +66,11 @@ FIELDS: Mapping[str, Kind] = {
     **_of("class", "resource_class"),
     **_of("trait", "traits required_traits forbidden_traits"),
     **_of("path", "path ledger cgroup folder"),
+    **_of("uuid", "uuid"),
+    **_of("text", "labels task token retired"),
+    **_of("unit", "named"),
+    **_of("word", "legs destination state failed_builds confirmed_at_ms max_concurrent_builds allow_resize_to_same_host"),
+    **_of("word", "allow_migrate_to_same_host live_migratable_kinds resize_confirm_window_s opened_at_ms ended_at_ms status how moves"),
     **_of("digest", "previous hash"),
     **_of("hardware", "address class_id vendor_id product_id"),
     **_of("text", "reason evidence message detail notes differences what model driver subsystem fits_if error match"),

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from earmark.clock import Clock, SystemClock
 from earmark.core.ledger.commands import RegisterNode
+from earmark.core.ledger.state import NodeState
 from earmark.core.model.ids import NodeId, node_stream
 from earmark.drivers.contract import HostDriver, Observation
 from earmark.drivers.processes import SystemProcesses
@@ -109,7 +110,7 @@ def _recall(store: Store, where: place.Place, machine_ref: str | None) -> None:
 
     with store.reading() as reader:
         streams = [stream for stream in sorted(reader.heads()) if stream.startswith("node:")]
-        nodes = [state for state in (replay(reader, stream) for stream in streams) if state is not None]
+        nodes = [state for state in (replay(reader, stream) for stream in streams) if isinstance(state, NodeState)]
     mine = [state for state in nodes if state.machine_ref == machine_ref] or (nodes if len(nodes) == 1 else [])
     if mine:
         identity.identity(where, mine[0].machine_ref, hostname=mine[0].name, uuid=mine[0].node)

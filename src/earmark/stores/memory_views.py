@@ -34,8 +34,8 @@ SlotMap = Map[Slot, SlotRow]
 
 
 class Ledger(NamedTuple):
-    """Everything that the ledger holds, as one value. `held` are the slots of each claim; `mains` the open main claims, `others` the
-    open claims of other purposes.
+    """Everything that the ledger holds, as one value. `held` are the slots of each claim; `mains` the open main claims,
+    `others` the open claims of other purposes.
     """
 
     heads: Map[StreamId, Head] = Map()

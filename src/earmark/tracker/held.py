@@ -101,13 +101,13 @@ def begin(tracker: Tracker, request: Request, claim_id: ClaimId, *, keep: bool, 
     """
     answer = tracker.hold(request, claim_id=claim_id, confirm=not keep, holders=(tracker.holder(os.getpid()),), **wishes)
     if isinstance(answer, Refusal):
-        raise Refused(f"node {answer.node} refuses: " + "; ".join(_words(answer)), answer)
+        raise Refused(f"node {answer.node} refuses: " + "; ".join(refused_words(answer)), answer)
     if answer.claim is None:
         raise LedgerBroken(f"claim {claim_id} was granted and is not in the state", claim=claim_id)
     return HeldClaim(tracker, answer.claim)
 
 
-def _words(refusal: Refusal) -> list[str]:
+def refused_words(refusal: Refusal) -> list[str]:
     """Return the reasons in words: where, what was asked, what is free, how much is short, and why."""
     found = []
     for reason in refusal.reasons:

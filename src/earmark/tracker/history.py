@@ -9,19 +9,22 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import NamedTuple
 
-import msgspec
-
 from earmark.core.ledger.audit import Finding, audit_consumers, audit_node
+from earmark.core.ledger.audit_moves import audit_moves, legs_looked_at
 from earmark.core.ledger.codec import Envelope, Head, Stored, check_link, open_envelope, open_event
+from earmark.core.ledger.consumer import ConsumerState, advance_consumer
 from earmark.core.ledger.events import Event
-from earmark.core.ledger.fold import advance, fold
-from earmark.core.ledger.state import FOLD_VERSION, NodeState, image_of
+from earmark.core.ledger.fold import advance
+from earmark.core.ledger.moves import Fate
+from earmark.core.ledger.state import FOLD_VERSION, NodeState
 from earmark.core.model.ids import NodeId, StreamId, node_stream
 from earmark.errors import ChainBroken, InvalidRecord, LedgerBroken, UnknownNode
 from earmark.stores.contract import Reader, Store
 from earmark.tracker import snapshots
+from earmark.tracker.life_turn import folded
 
 NODE_PREFIX = "node:"
+CONSUMER_PREFIX = "consumer:"
 
 
 class Verified(NamedTuple):
@@ -36,19 +39,23 @@ class Replay:
 
     def __init__(self) -> None:
         self._states: dict[StreamId, NodeState] = {}
+        self._consumers: dict[StreamId, ConsumerState] = {}
 
     def __call__(self, stored: Stored, envelope: Envelope, event: Event) -> None:
         """Fold one event in; raises LedgerBroken if it cannot follow the ones before it."""
+        head = Head(envelope.sequence, envelope.epoch, envelope.at_ms, stored.hash)
         if stored.stream.startswith(NODE_PREFIX):
-            head = Head(envelope.sequence, envelope.epoch, envelope.at_ms, stored.hash)
             self._states[stored.stream] = advance(self._states.get(stored.stream), event, head, envelope.boot_id)
+        elif stored.stream.startswith(CONSUMER_PREFIX):
+            self._consumers[stored.stream] = advance_consumer(self._consumers.get(stored.stream), event, head)
 
 
 def state_at(store: Store, node: NodeId, time_ms: int) -> NodeState:
     """Return a node as it was at a time (milliseconds since the epoch), from the nearest snapshot before it; raises UnknownNode."""
     stream = node_stream(node)
     with store.reading() as reader:
-        state = snapshots.newest(reader, stream, at_most_ms=time_ms)
+        kept = snapshots.newest(reader, stream, at_most_ms=time_ms)
+        state = kept if isinstance(kept, NodeState) else None
         while page := reader.read(stream, state.sequence if state is not None else 0):
             for stored in page:
                 envelope = open_envelope(stored.raw)
@@ -66,9 +73,9 @@ def _known(state: NodeState | None, node: NodeId, store: Store) -> NodeState:
 
 
 def audit(store: Store) -> tuple[Finding, ...]:
-    """Return what contradicts what in the ledger as it stands: states, derived figures, guard rows, main claims."""
+    """Return what contradicts what in the ledger as it stands: states, derived figures, guard rows, main claims, moves."""
     found: list[Finding] = []
-    states = []
+    states: list[NodeState | ConsumerState] = []
     with store.reading() as reader:
         for stream in _streams(reader):
             try:
@@ -76,12 +83,27 @@ def audit(store: Store) -> tuple[Finding, ...]:
             except (InvalidRecord, LedgerBroken) as error:
                 found.append(Finding(code="chain", severity="error", detail=f"{stream}: {error}"))
                 continue
-            if state is None:
-                continue
-            states.append(state)
-            found += audit_node(state, reader.slots(stream))
-            found += _rows(reader, stream, state)
-    return (*found, *audit_consumers(states))
+            if state is not None:
+                states.append(state)
+                found += _node(reader, stream, state)
+        found += _together(reader, states)
+    return tuple(found)
+
+
+def _node(reader: Reader, stream: StreamId, state: NodeState | ConsumerState) -> list[Finding]:
+    """Hold one node against itself and its guard rows."""
+    if isinstance(state, ConsumerState):
+        return []
+    return [*audit_node(state, reader.slots(stream)), *_rows(reader, stream, state)]
+
+
+def _together(reader: Reader, states: list[NodeState | ConsumerState]) -> list[Finding]:
+    """Hold all streams against each other."""
+    nodes = [state for state in states if isinstance(state, NodeState)]
+    consumers = [state for state in states if isinstance(state, ConsumerState)]
+    rows = (reader.claim(claim) for claim in legs_looked_at(consumers))
+    ended = {row.claim: Fate(None, row.purpose, row.cause) for row in rows if row is not None and row.cause is not None}
+    return [*audit_consumers(nodes), *audit_moves(nodes, consumers, ended)]
 
 
 def _rows(reader: Reader, stream: StreamId, state: NodeState) -> list[Finding]:
@@ -100,11 +122,11 @@ def _rows(reader: Reader, stream: StreamId, state: NodeState) -> list[Finding]:
     return found
 
 
-def replay(reader: Reader, stream: StreamId) -> NodeState | None:
+def replay(reader: Reader, stream: StreamId) -> NodeState | ConsumerState | None:
     """Return a stream's state from the newest usable snapshot and the events after it."""
     state = snapshots.newest(reader, stream)
     while page := reader.read(stream, state.sequence if state is not None else 0):
-        state = fold(state, page)
+        state = folded(stream, state, list(page))
     return state
 
 
@@ -112,7 +134,7 @@ def verify(store: Store) -> Verified:
     """Check every link of every chain, replay everything, and compare the result with snapshots, heads and guard rows."""
     counts: dict[StreamId, int] = {}
     found: list[Finding] = []
-    states = []
+    states: list[NodeState | ConsumerState] = []
     with store.reading() as reader:
         for stream in _streams(reader):
             try:
@@ -121,15 +143,15 @@ def verify(store: Store) -> Verified:
                 found.append(Finding(code="chain", severity="error", detail=f"{stream}: {error}"))
                 continue
             states.append(state)
-            found += audit_node(state, reader.slots(stream))
-            found += _rows(reader, stream, state)
+            found += _node(reader, stream, state)
             found += _snapshots(reader, stream, state, store.archived(stream))
-    return Verified(counts, (*found, *audit_consumers(states)))
+        found += _together(reader, states)
+    return Verified(counts, tuple(found))
 
 
-def _verify_stream(store: Store, reader: Reader, stream: StreamId) -> tuple[int, NodeState]:
+def _verify_stream(store: Store, reader: Reader, stream: StreamId) -> tuple[int, NodeState | ConsumerState]:
     base = store.archived(stream)
-    state: NodeState | None = None
+    state: NodeState | ConsumerState | None = None
     head = Head()
     if base is not None:
         head = base
@@ -143,9 +165,8 @@ def _verify_stream(store: Store, reader: Reader, stream: StreamId) -> tuple[int,
     while page := reader.read(stream, head.sequence):
         for stored in page:
             head = check_link(stored, head)
-            envelope = open_envelope(stored.raw)
-            state = advance(state, open_event(envelope), head, envelope.boot_id)
-            count += 1
+        state = folded(stream, state, list(page))
+        count += len(page)
     if reader.head(stream) != head:
         raise ChainBroken(f"{stream} ends at {head.sequence} and its head says {reader.head(stream).sequence}", stream=stream)
     if state is None:
@@ -153,17 +174,17 @@ def _verify_stream(store: Store, reader: Reader, stream: StreamId) -> tuple[int,
     return count, state
 
 
-def _snapshots(reader: Reader, stream: StreamId, final: NodeState, base: Head | None) -> list[Finding]:
+def _snapshots(reader: Reader, stream: StreamId, final: NodeState | ConsumerState, base: Head | None) -> list[Finding]:
     """Say whether the newest snapshot is what the events up to it fold to (replayed from the one before, or from the start)."""
     newest = reader.snapshot(stream)
     if newest is None or newest.fold_version != FOLD_VERSION or (base is not None and newest.sequence <= base.sequence):
         return []
     state = snapshots.newest(reader, stream, at_most_sequence=newest.sequence - 1)
     for stored in _until(reader, stream, state.sequence if state is not None else 0, newest.sequence):
-        state = fold(state, [stored])
-    if state is None or msgspec.json.encode(image_of(state)) != newest.image:
+        state = folded(stream, state, [stored])
+    if state is None or snapshots.snapshot_of(stream, state, 0).image != newest.image:
         detail = f"the snapshot at {newest.sequence} of {stream} is not what its events fold to"
-        return [Finding(code="snapshot_drift", severity="error", node=final.node, detail=detail)]
+        return [Finding(code="snapshot_drift", severity="error", node=final.node if isinstance(final, NodeState) else None, detail=detail)]
     return []
 
 
@@ -177,4 +198,4 @@ def _until(reader: Reader, stream: StreamId, after: int, last: int) -> Iterator[
 
 
 def _streams(reader: Reader) -> list[StreamId]:
-    return [stream for stream in sorted(reader.heads()) if stream.startswith(NODE_PREFIX)]
+    return [stream for stream in sorted(reader.heads()) if stream.startswith((NODE_PREFIX, CONSUMER_PREFIX))]

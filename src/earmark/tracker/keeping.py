@@ -137,11 +137,15 @@ class Keeping(Questions):
 
     def _writable(self, node: str | None) -> NodeState:
         state = self.node(node)
+        self._must_write()
+        return state
+
+    def _must_write(self) -> None:
+        """Raise LedgerForeign or LedgerReadOnly if nothing may be written here."""
         if self.terms.stranger is not None:
             raise LedgerForeign(self.terms.stranger, ledger=self.store.name)
         if not self.store.writable:
             raise LedgerReadOnly(f"{self.store.name} can only be read here", ledger=self.store.name)
-        return state
 
     def _can_write(self) -> bool:
         return self.store.writable and self.terms.stranger is None

@@ -24,7 +24,7 @@ from earmark.core.model.ids import ClaimId, ConsumerId, Owner
 from earmark.core.model.refusal import Reason, Refusal
 from earmark.core.model.request import Request
 from earmark.errors import InvalidRequest
-from earmark.tracker.keeping import Keeping
+from earmark.tracker.lives import Lives
 from earmark.tracker.writer import Key, checked, encoded
 
 if TYPE_CHECKING:
@@ -48,7 +48,7 @@ class Asked(msgspec.Struct, frozen=True):
     confirm: bool
 
 
-class Tracker(Keeping):
+class Tracker(Lives):
     """Claims, reads and keeps a ledger. Safe for threads; made by `earmark.open()`; a context manager that closes it.
 
     `home` is the node of this machine. After fork it raises WrongUse: open another one in the child.

@@ -11,24 +11,28 @@ import threading
 from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TypeVar
+from typing import TypeVar, overload
 
 import msgspec
 
 from earmark.clock import Clock
 from earmark.core.ledger.codec import Batch, Head, Stamp
 from earmark.core.ledger.commands import Answer, Command, HoldClaim
+from earmark.core.ledger.consumer import ConsumerState
 from earmark.core.ledger.decide import answer_of, decide
+from earmark.core.ledger.decide_life import life_answer
 from earmark.core.ledger.decision import Decision, Facts
-from earmark.core.ledger.fold import advance, fold
+from earmark.core.ledger.fold import advance
+from earmark.core.ledger.life_commands import LifeAnswer, LifeCommand
 from earmark.core.ledger.state import NodeState
-from earmark.core.model.ids import ClaimId, StreamId, node_stream
+from earmark.core.model.ids import ClaimId, ConsumerId, StreamId, consumer_stream, node_stream
 from earmark.core.model.refusal import Refusal
 from earmark.errors import EarmarkError, InvalidRequest, KeyReused, LedgerUnavailable, LockTimeout, OutcomeUnknown
 from earmark.locks import NamedLock
 from earmark.logs import log
 from earmark.stores.contract import ANSWERS_KEPT_MS, Reader, Remembered, Store, Transaction
-from earmark.tracker import snapshots
+from earmark.tracker import life_turn, snapshots
+from earmark.tracker.life_turn import State
 
 GROUP_MAX = 256
 """Commands in one commit, at most."""
@@ -36,9 +40,11 @@ SNAPSHOT_EVERY = 1000
 """Events of a stream between two snapshots, at least."""
 SNAPSHOT_PER_CLAIM = 2
 """And at least this many events for each live claim, so that the cost of an image stays a constant share."""
+CONSUMERS_KEPT_MAX = 4096
+"""States of consumers that a process remembers."""
 
-Result = Answer | Refusal
-AnyCommand = TypeVar("AnyCommand", bound=Command)
+Result = Answer | LifeAnswer | Refusal
+AnyCommand = TypeVar("AnyCommand", bound=Command | LifeCommand)
 
 
 class Key(msgspec.Struct, frozen=True):
@@ -57,7 +63,7 @@ class Work:
 
     __slots__ = ("command", "correlation", "decided", "done", "error", "handed_on", "key", "lead", "result", "taken")
 
-    def __init__(self, command: Command, key: Key | None, correlation: str) -> None:
+    def __init__(self, command: Command | LifeCommand, key: Key | None, correlation: str) -> None:
         self.command = command
         self.key = key
         self.correlation = correlation
@@ -89,9 +95,16 @@ class Writer:
         self._queue: deque[Work] = deque()
         self._leader: str | None = None
         self._states: dict[StreamId, NodeState] = {}
+        self._consumers: dict[StreamId, ConsumerState] = {}
         self._snapshots: dict[StreamId, int] = {}
 
-    def submit(self, command: Command, *, key: Key | None = None, correlation: str = "") -> Result:
+    @overload
+    def submit(self, command: Command, *, key: Key | None = None, correlation: str = "") -> Answer | Refusal: ...
+
+    @overload
+    def submit(self, command: LifeCommand, *, key: Key | None = None, correlation: str = "") -> LifeAnswer | Refusal: ...
+
+    def submit(self, command: Command | LifeCommand, *, key: Key | None = None, correlation: str = "") -> Result:
         """Carry out one command durably and return its answer or refusal.
 
         Raises what deciding or the store raises; InvalidRequest for a command that is none; LockTimeout if its turn did not come in time
@@ -120,9 +133,18 @@ class Writer:
         return work.result
 
     def state(self, stream: StreamId) -> NodeState | None:
-        """Return the state of a stream as the ledger has it now, None for no such stream."""
+        """Return the state of a node's stream as the ledger has it now, None for no such stream."""
+        state = self._now(stream)
+        return state if isinstance(state, NodeState) else None
+
+    def consumer(self, consumer: ConsumerId) -> ConsumerState | None:
+        """Return what the ledger knows of a consumer beyond its claims now, None for nothing."""
+        state = self._now(consumer_stream(consumer))
+        return state if isinstance(state, ConsumerState) else None
+
+    def _now(self, stream: StreamId) -> State | None:
         with self._store.reading() as reader:
-            state = self._current(reader, stream, self._states)
+            state = self._current(reader, stream, {})
         if state is not None:
             self._publish({stream: state})
         return state
@@ -193,7 +215,7 @@ class Writer:
 
     def _carry_out(self, group: list[Work]) -> None:
         """Decide and append a group in one transaction; publish and answer after the commit."""
-        states: dict[StreamId, NodeState] = {}
+        states: dict[StreamId, State] = {}
         results: list[tuple[Work, Result | EarmarkError]] = []
         try:
             with self._store.transaction(purpose=f"{len(group)} commands", timeout_s=self._timeout_s) as tx:
@@ -218,24 +240,24 @@ class Writer:
                 work.result = result
                 _say(work.command, result)
 
-    def _one(self, tx: Transaction, states: dict[StreamId, NodeState], work: Work) -> Result:
+    def _one(self, tx: Transaction, states: dict[StreamId, State], work: Work) -> Result:
         """Decide one command and append what it leads to; `states` moves on only if the append succeeded."""
         command, key = work.command, work.key
         now_ms = self._clock.now_ms()
-        if key is not None and (known := _known_answer(tx, key, now_ms)) is not None:
+        kind = LifeAnswer if isinstance(command, LifeCommand) else Answer
+        if key is not None and (known := _known_answer(tx, key, now_ms, kind)) is not None:
             return known
+        if isinstance(command, LifeCommand):
+            return self._life(tx, states, work, command, now_ms)
         stream = node_stream(command.node)
-        state = self._current(tx, stream, states)
+        state = self._node(tx, stream, states)
         decided = decide(state, command, self._facts(tx, state, command, now_ms))
         if isinstance(decided, Refusal):
             owner = command.owner if isinstance(command, HoldClaim) else self._actor
             tx.put_refusal(stream, owner, now_ms, msgspec.json.encode(decided))
             return decided
         head = state.head if state is not None else Head()
-        stamp = Stamp(
-            actor=self._actor, command=command_id(stream, head), now_ms=now_ms, correlation=work.correlation, epoch=self._epoch,
-            boot_id=self._boot_id,
-        )  # fmt: skip
+        stamp = self._stamp(stream, head, work, now_ms)
         after = _after(state, decided, stamp)
         answer = answer_of(decided, after) if after is not None else _bare_answer(decided, command)
         remember = _remembered(key, answer, now_ms) if key is not None else None
@@ -247,6 +269,28 @@ class Writer:
                 after = msgspec.structs.replace(after, head=Head(last.sequence, max(self._epoch, head.epoch), at_ms, last.hash))
         if after is not None:
             states[stream] = after
+        return answer
+
+    def _stamp(self, stream: StreamId, head: Head, work: Work, now_ms: int) -> Stamp:
+        return Stamp(
+            actor=self._actor, command=command_id(stream, head), now_ms=now_ms, correlation=work.correlation, epoch=self._epoch,
+            boot_id=self._boot_id,
+        )  # fmt: skip
+
+    def _life(self, tx: Transaction, states: dict[StreamId, State], work: Work, command: LifeCommand, now_ms: int) -> Result:
+        """Decide a command about a consumer and append what it leads to on all its streams at once."""
+        world, decided = life_turn.decide_turn(tx, command, lambda stream: self._current(tx, stream, states), now_ms)
+        if isinstance(decided, Refusal):
+            tx.put_refusal(life_turn.refusal_stream(command), self._actor, now_ms, msgspec.json.encode(decided))
+            return decided
+        answer = life_answer(decided, command, decided.after)
+        remember = _remembered(work.key, answer, now_ms) if work.key is not None else None
+        if decided.batches or remember is not None:
+            batches = life_turn.batches_of(world, decided)
+            first = batches[0] if batches else Batch(consumer_stream(command.consumer), 0, ())
+            stamp = self._stamp(first.stream, Head(first.expected), work, now_ms)
+            stored = tx.append(batches, stamp, remember)
+            states.update(life_turn.after_append(decided, list(stored), self._epoch))
         return answer
 
     def _facts(self, tx: Reader, state: NodeState | None, command: Command, now_ms: int) -> Facts:
@@ -261,12 +305,16 @@ class Writer:
         row = tx.claim(claim)
         return Facts(now_ms=now_ms, ended=row.cause if row is not None else None)
 
-    def _current(self, reader: Reader, stream: StreamId, states: dict[StreamId, NodeState]) -> NodeState | None:
+    def _node(self, reader: Reader, stream: StreamId, states: dict[StreamId, State]) -> NodeState | None:
+        state = self._current(reader, stream, states)
+        return state if isinstance(state, NodeState) else None
+
+    def _current(self, reader: Reader, stream: StreamId, states: dict[StreamId, State]) -> State | None:
         """Return the state at the stream's end: from this group, else the published one and what came since, else from a snapshot."""
-        known = states.get(stream)
-        if known is not None and states is not self._states:
+        known: State | None = states.get(stream)
+        if known is not None:
             return known
-        known = self._states.get(stream)
+        known = self._states.get(stream) or self._consumers.get(stream)
         head = reader.head(stream)
         if head.sequence == 0:
             return None
@@ -277,27 +325,36 @@ class Writer:
             page = reader.read(stream, known.head.sequence if known is not None else 0)
             if not page:
                 break
-            known = fold(known, page)
+            known = life_turn.folded(stream, known, list(page))
         return known
 
-    def _keep(self, tx: Transaction, states: dict[StreamId, NodeState]) -> dict[StreamId, int]:
+    def _keep(self, tx: Transaction, states: dict[StreamId, State]) -> dict[StreamId, int]:
         """Keep snapshots of streams that have grown enough since the last one, and return where."""
         kept = {}
         for stream, state in states.items():
             last = self._snapshots.get(stream, 0)
-            if state.sequence - last >= max(SNAPSHOT_EVERY, SNAPSHOT_PER_CLAIM * len(state.claims)):
+            if state.sequence - last >= max(SNAPSHOT_EVERY, SNAPSHOT_PER_CLAIM * snapshots.weight(state)):
                 tx.put_snapshot(snapshots.snapshot_of(stream, state, tx.last_position()))
                 tx.forget_answers(self._clock.now_ms() - ANSWERS_KEPT_MS)
                 kept[stream] = state.sequence
         return kept
 
-    def _publish(self, states: dict[StreamId, NodeState]) -> None:
+    def _publish(self, states: dict[StreamId, State]) -> None:
         """Let readers see states that are in the ledger; never an older one over a newer one."""
         with self._guard.hold("publish"):
             for stream, state in states.items():
-                known = self._states.get(stream)
-                if known is None or known.sequence < state.sequence:
+                known = self._states.get(stream) or self._consumers.get(stream)
+                if known is not None and known.sequence >= state.sequence:
+                    continue
+                if isinstance(state, NodeState):
                     self._states[stream] = state
+                else:
+                    self._consumers.pop(stream, None)
+                    self._consumers[stream] = state
+            while len(self._consumers) > CONSUMERS_KEPT_MAX:
+                gone = next(iter(self._consumers))
+                del self._consumers[gone]
+                self._snapshots.pop(gone, None)
 
     @contextmanager
     def exclusive(self, purpose: str) -> Iterator[Transaction]:
@@ -313,10 +370,18 @@ def _own(error: EarmarkError) -> EarmarkError:
     return same
 
 
-def _say(command: Command, result: Result) -> None:
+def _say(command: Command | LifeCommand, result: Result) -> None:
     """Log one line about a decision that is durable now (an answer that changed nothing is none)."""
     if isinstance(result, Refusal):
-        log("claim.refused", node=command.node, reasons=len(result.reasons), code=result.reasons[0].code)
+        log("claim.refused", node=result.node, reasons=len(result.reasons), code=result.reasons[0].code)
+    elif isinstance(result, LifeAnswer):
+        if result.changed:
+            noun = "move" if result.move is not None else "instance"
+            log(
+                f"{noun}.{result.outcome}",
+                consumer=command.consumer if isinstance(command, LifeCommand) else None,
+                move=result.move.id if result.move else None,
+            )
     elif result.changed:
         noun = "claim" if result.claim_id is not None else "node"
         log(f"{noun}.{result.outcome}", node=result.node, claim=result.claim_id, cause=result.cause)
@@ -363,15 +428,15 @@ def _bare_answer(decided: Decision, command: Command) -> Answer:
     return Answer(outcome=decided.outcome, node=command.node, changed=False, claim_id=decided.claim_id, message=decided.message)
 
 
-def _known_answer(tx: Reader, key: Key, now_ms: int) -> Answer | None:
+def _known_answer(tx: Reader, key: Key, now_ms: int, kind: type[Answer | LifeAnswer]) -> Answer | LifeAnswer | None:
     """Return the first answer to the same command under a key; raises KeyReused for another command."""
     known = tx.answer(key.owner, key.key)
     if known is None or known.at_ms < now_ms - ANSWERS_KEPT_MS:
         return None
     if known.digest != key.digest:
         raise KeyReused(f"key {key.key!r} of {key.owner} was used for another command", key=key.key, owner=key.owner)
-    return msgspec.json.decode(known.answer, type=Answer)
+    return msgspec.json.decode(known.answer, type=kind)
 
 
-def _remembered(key: Key, answer: Answer, now_ms: int) -> Remembered:
+def _remembered(key: Key, answer: Answer | LifeAnswer, now_ms: int) -> Remembered:
     return Remembered(key.owner, key.key, key.digest, msgspec.json.encode(answer), now_ms)

@@ -22,7 +22,7 @@ class Finding(Value, frozen=True):
     """One contradiction or oddity.
 
     `code` is stable: double_grant, index_drift, layout_drift, guard_drift, snapshot_drift, chain, two_mains, no_deadline, no_cause,
-    wrong_node, bad_amount, missing, overage.
+    wrong_node, bad_amount, missing, overage, stray_leg, move_drift, held_by_deleted.
     """
 
     code: str
@@ -91,7 +91,7 @@ def _claims(state: NodeState) -> list[Finding]:
     found = []
     for claim in state.live():
         problem = None
-        if claim.phase == "held" and claim.deadline_ms is None:
+        if claim.phase == "held" and claim.deadline_ms is None and claim.purpose not in ("leg", "foreign"):
             problem = ("no_deadline", "is held without a deadline")
         elif claim.phase == "draining" and (claim.cause is None or claim.draining_since_ms is None):
             problem = ("no_cause", "drains without a cause")

@@ -140,6 +140,12 @@ class ReturnUnits(Command, frozen=True):
     reason: str
 
 
+class ReturnNode(Command, frozen=True):
+    """Say that an evacuated host is back and that its old guests are destroyed: what they held is free."""
+
+    reason: str
+
+
 Outcome = Literal[
     "registered", "rehomed", "observed", "configured", "cordoned", "uncordoned",
     "held", "confirmed", "bound", "renewed", "draining", "released", "quarantined", "returned", "swept",

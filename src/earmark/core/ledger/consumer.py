@@ -62,9 +62,7 @@ def advance_consumer(state: ConsumerState | None, event: e.Event, head: Head) ->
     """Return the state after one event that ends the stream at `head`; raises LedgerBroken if the event cannot follow this state."""
     if state is None:
         if not isinstance(event, e.InstanceCreated):
-            raise LedgerBroken(
-                f"a consumer's stream begins with {event.type}, not with {e.InstanceCreated.type}", sequence=head.sequence
-            )
+            raise LedgerBroken(f"a consumer's stream begins with {event.type}, not with {e.InstanceCreated.type}", sequence=head.sequence)
         return ConsumerState(consumer=event.consumer, instance=_instance(event, head.at_ms), head=head)
     step = STEPS.get(type(event))
     if step is None:

@@ -16,7 +16,7 @@ from earmark.core.fit.judge import judge
 from earmark.core.ledger import commands as c
 from earmark.core.ledger import events as e
 from earmark.core.ledger.decide_node import configure, cordon_unit, observe, register, rehome, uncordon
-from earmark.core.ledger.decide_time import give_back, pids, sweep
+from earmark.core.ledger.decide_time import came_back, give_back, pids, sweep
 from earmark.core.ledger.decision import Decision, Facts, about
 from earmark.core.ledger.reasons import with_holders
 from earmark.core.ledger.state import NODE_CORDON, NodeState
@@ -60,12 +60,17 @@ def _hold(state: NodeState, command: c.HoldClaim, facts: Facts) -> Decision | Re
     if command.claim in state.claims or command.claim in state.quarantines:
         raise Conflict(f"claim {command.claim} exists already", claim=command.claim)
     now_ms = max(facts.now_ms, state.at_ms)
-    if command.deadline_ms is None and not command.confirm:
+    if command.deadline_ms is None and not command.confirm and command.purpose != "foreign":
         raise InvalidRequest(f"claim {command.claim} is to be held without a deadline", claim=command.claim)
     if command.deadline_ms is not None and command.deadline_ms <= now_ms:
         raise InvalidRequest(f"the deadline of claim {command.claim} has passed already", claim=command.claim)
     if command.purpose == "main" and facts.main is not None:
         return _refusal(state, _has_main(state, command, facts.main))
+    if command.purpose == "main" and not command.confirm and state.settings.max_concurrent_builds:
+        building = sum(claim.phase == "held" and claim.purpose == "main" for claim in state.claims.values())
+        if building >= state.settings.max_concurrent_builds:
+            detail = f"{building} builds are in progress, max_concurrent_builds is {state.settings.max_concurrent_builds}"
+            return _refusal(state, Reason(code="too_many_builds", resource="builds", asked=1, short=1, unit=state.name, detail=detail))
     found = place(state, command)
     if isinstance(found, Refusal):
         return found
@@ -91,6 +96,8 @@ def _hold(state: NodeState, command: c.HoldClaim, facts: Facts) -> Decision | Re
 
 def place(state: NodeState, command: c.HoldClaim) -> Grant | Refusal:
     """Return the grant that a hold would get on this state, or why not; also the what-if, as it writes nothing."""
+    if state.retired is not None:
+        return _refusal(state, Reason(code="node_closed", resource="node", unit=state.name, detail=f"retired: {state.retired}"))
     closed = state.cordons.get(NODE_CORDON)
     if closed is not None:
         return _refusal(state, Reason(code="node_closed", resource="node", unit=state.name, detail=f"cordoned: {closed.reason}"))
@@ -186,6 +193,8 @@ def _end(state: NodeState, command: c.EndClaim, facts: Facts) -> Decision:
     if isinstance(claim, str):
         return Decision(outcome="released", claim_id=command.claim, cause=_as_cause(claim), message=f"had ended already ({claim})")
     _claim(state, command.claim, facts, command.generation)
+    if claim.move is not None and claim.phase != "draining":
+        raise Conflict(f"claim {claim.id} is the {claim.leg} leg of move {claim.move}: end that", claim=claim.id, move=claim.move)
     if command.cause == "aborted" and claim.phase == "confirmed":
         raise Conflict(f"claim {claim.id} cannot be aborted, it is confirmed; release it", claim=claim.id)
     left = tuple(holder for holder in claim.holders if holder not in command.gone)
@@ -222,6 +231,7 @@ RULES: dict[type[c.Command], Rule] = {
     c.EndClaim: _end,
     c.SweepNode: sweep,
     c.ReturnUnits: give_back,
+    c.ReturnNode: came_back,
     c.RehomeNode: rehome,
     c.ObserveMachine: observe,
     c.ConfigureNode: configure,

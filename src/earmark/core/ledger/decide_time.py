@@ -6,6 +6,8 @@ what it uses.
 
 from __future__ import annotations
 
+from typing import Literal
+
 from earmark.core.ledger import commands as c
 from earmark.core.ledger import events as e
 from earmark.core.ledger.decision import Decision, Facts, about
@@ -26,6 +28,8 @@ def due(state: NodeState, command: c.SweepNode, clock_ms: int) -> tuple[e.Event,
     now_ms = max(clock_ms, state.at_ms)
     found: list[e.Event] = []
     for claim in state.live():
+        if claim.cause == "evacuated" or (claim.move is not None and claim.phase != "draining"):
+            continue  # its host will say what is left of it; an open move is ended as a whole, on both nodes
         if claim.holders or claim.deadline_ms is not None or claim.phase == "draining":
             found.extend(_sweep_claim(claim, command, now_ms))
     for key in sorted(state.cordons):
@@ -33,6 +37,26 @@ def due(state: NodeState, command: c.SweepNode, clock_ms: int) -> tuple[e.Event,
         if cordon.until_ms is not None and now_ms >= cordon.until_ms:
             found.append(e.Uncordoned(unit=cordon.unit, cause="expired"))
     return tuple(found)
+
+
+def due_leg(claim: Claim, gone: frozenset[Holder], alive: frozenset[Holder], now_ms: int) -> Literal["expire", "abort"] | None:
+    """Return how the move of a destination leg is to end now: expired, or aborted as all its holders are gone; None: it stays.
+
+    A deadline does not end a leg while one of its holders is seen alive; a source leg is never ended so.
+    """
+    if claim.leg != "destination" or claim.move is None or claim.phase == "draining":
+        return None
+    if claim.holders and all(holder in gone for holder in claim.holders):
+        return "abort"
+    late = claim.deadline_ms is not None and now_ms >= claim.deadline_ms
+    return "expire" if late and not any(holder in alive for holder in claim.holders) else None
+
+
+def came_back(state: NodeState, command: c.ReturnNode, _facts: Facts) -> Decision:
+    """End the claims of instances that were evacuated from a host which is back, its old guests destroyed (M21)."""
+    found = [claim for claim in state.live() if claim.phase == "draining" and claim.cause == "evacuated"]
+    events = tuple(e.ClaimEnded(**about(claim), cause="evacuated", evidence=command.reason) for claim in found)
+    return Decision(events=events, outcome="returned", touched=tuple(claim.id for claim in found))
 
 
 def _sweep_claim(claim: Claim, command: c.SweepNode, now_ms: int) -> list[e.Event]:

@@ -24,7 +24,6 @@ from earmark.core.model.node import NodeSettings
 from earmark.core.model.topology import Machine
 from earmark.errors import InvalidRequest, LedgerBroken
 
-
 FAILED = frozenset({"aborted", "expired", "holder_gone"})
 """The causes with which a claim that was never confirmed counts as a failed build (T4)."""
 

@@ -16,10 +16,10 @@ from earmark.core.model.instance import LEGS_MAX, Instance, InstanceState, Label
 from earmark.core.model.request import Request
 from earmark.core.model.value import Value
 
-Ending = Literal["confirm", "revert", "abort", "expire"]
+Ending = Literal["finish", "confirm", "revert", "abort", "expire"]
 
 
-class LifeCommand(Value, frozen=True):
+class LifeCommand(Value, frozen=True, kw_only=True):
     """The base of all commands about a consumer; `nodes` are those that it concerns besides the consumer's own stream."""
 
     consumer: ConsumerId
@@ -31,7 +31,7 @@ class LifeCommand(Value, frozen=True):
         return (consumer_stream(self.consumer), *sorted({node_stream(node) for node in self.nodes}))
 
 
-class CreateInstance(LifeCommand, frozen=True):
+class CreateInstance(LifeCommand, frozen=True, kw_only=True):
     """Make a consumer known; one that is known with the same description is answered."""
 
     uuid: str
@@ -41,7 +41,7 @@ class CreateInstance(LifeCommand, frozen=True):
     labels: Labels = ()
 
 
-class ReportState(LifeCommand, frozen=True):
+class ReportState(LifeCommand, frozen=True, kw_only=True):
     """Say what state an instance is in. A freeing state ends all it holds on `nodes`; `gone` are holders proven gone.
 
     `owner` and `uuid` are for an instance that the ledger has no record of yet.
@@ -55,7 +55,7 @@ class ReportState(LifeCommand, frozen=True):
     gone: tuple[Holder, ...] = ()
 
 
-class LegPlan(Value, frozen=True):
+class LegPlan(Value, frozen=True, kw_only=True):
     """One claim to be moved: the claim that is left (None: in another ledger), the id of the new one (None: in another ledger).
 
     `request` is what the new one is to be; None: what the old one was. `grant` prescribes it.
@@ -68,11 +68,12 @@ class LegPlan(Value, frozen=True):
     purpose: Purpose = "main"
 
 
-class OpenMove(LifeCommand, frozen=True):
+class OpenMove(LifeCommand, frozen=True, kw_only=True):
     """Open a move: hold the destination legs, and keep the source legs until the move ends.
 
     `source` and `destination` are nodes of this ledger, None: in another one, then `token` ties the halves. `deadline_ms` is for the
-    destination leg only. `uuid` is for a consumer that the ledger has no record of yet.
+    destination leg only. `uuid` is for a consumer that the ledger has no record of yet, `page_kib`
+    the size of pages at a source in another ledger.
     """
 
     move: MoveId
@@ -85,20 +86,21 @@ class OpenMove(LifeCommand, frozen=True):
     deadline_ms: Moment | None = None
     holders: Holders = ()
     token: str | None = None
+    page_kib: int | None = None
 
 
-class EndMove(LifeCommand, frozen=True):
-    """End a move. Confirm ends the source legs, all others end the destination legs; `gone` are holders proven gone."""
+class EndMove(LifeCommand, frozen=True, kw_only=True):
+    """Step a move on. Finish ends nothing, confirm the source legs, all others the destination legs; `gone` are holders proven gone."""
 
     move: MoveId
     how: Ending
     gone: tuple[Holder, ...] = ()
 
 
-LifeOutcome = Literal["created", "reported", "opened", "confirmed", "reverted", "aborted", "expired", "deleted"]
+LifeOutcome = Literal["created", "reported", "opened", "finished", "confirmed", "reverted", "aborted", "expired", "deleted"]
 
 
-class LifeAnswer(Value, frozen=True):
+class LifeAnswer(Value, frozen=True, kw_only=True):
     """What is true after a command. `changed` False: it was so already, and nothing was written.
 
     `claims` are the consumer's live claims on the nodes concerned, `touched` the claims that this command moved on, `status` what the

@@ -42,6 +42,26 @@ def line(event: e.Event) -> str:  # noqa: C901, PLR0912 - one case for each even
             return f"{', '.join(event.units) or 'everything'} of {event.claim} was returned from quarantine: {event.reason}"
         case e.UnitsPassed():
             return f"{', '.join(event.units)} passed from {event.source} to {event.target}"
+        case e.UnitsNamed():
+            return f"{event.target} will take over {', '.join(event.units)} from {event.source}"
+        case e.LegOpened():
+            return f"{event.claim} became the source leg of move {event.move}"
+        case e.LegClosed():
+            return f"{event.claim} " + (
+                f"was left behind by move {event.move}" if event.purpose == "leg" else f"is the {event.purpose} claim"
+            )
+        case e.NodeRetired():
+            return f"the node was retired: {event.reason}"
+        case e.NodeRestored():
+            return "the node was restored" + (f": {event.reason}" if event.reason else "")
+        case e.InstanceCreated():
+            return f"{event.kind} {event.name} was created for {event.owner}"
+        case e.StateReported():
+            return f"was reported {event.state}" + (f", {event.task}" if event.task else "") + (f": {event.reason}" if event.reason else "")
+        case e.MoveOpened():
+            return f"{event.kind.replace('_', ' ')} {event.move} began"
+        case e.MoveEnded():
+            return f"move {event.move} was {event.outcome}"
         case e.UnknownEvent():
             return f"an event {event.found_type} v{event.found_version} that this program does not know"
         case _:

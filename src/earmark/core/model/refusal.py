@@ -22,6 +22,10 @@ ReasonCode = Literal[
     "node_closed",  # the node is cordoned, unknown, or may not be written
     "consumer_has_main",  # the consumer already holds a main claim
     "other_ledger",  # another ledger of this machine is announced
+    "too_many_builds",  # as many builds are in progress on the node as may be (L17)
+    "same_host",  # a move on one node, which its settings do not allow (M28)
+    "not_live_migratable",  # a device that cannot move while it is in use (M26)
+    "page_size",  # a live migration to other pages (M24)
     "mismatch",  # a prescribed grant is not what was requested, or contradicts itself
 ]
 
