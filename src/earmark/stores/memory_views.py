@@ -34,7 +34,9 @@ SlotMap = Map[Slot, SlotRow]
 
 
 class Ledger(NamedTuple):
-    """Everything that the ledger holds, as one value. `held` are the slots of each claim; `mains` the open main claims,
+    """Everything that the ledger holds, as one value.
+
+    `held` are the slots of each claim; `mains` the open main claims,
     `others` the open claims of other purposes.
     """
 

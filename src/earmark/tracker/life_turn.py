@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import immutables
 from msgspec.structs import replace
 
 from earmark.core.ledger.codec import Batch, Stored
@@ -48,10 +49,12 @@ def facts_of(reader: Reader, command: LifeCommand, world: World, now_ms: int) ->
     )
     known = world.get(consumer_stream(command.consumer))
     move = known.known_move(command.move) if isinstance(command, EndMove) and isinstance(known, ConsumerState) else None
-    return LifeFacts(now_ms=now_ms, open=open_rows, ended=ended_legs(reader, move) if move is not None and move.outcome is None else {})
+    return LifeFacts(
+        now_ms=now_ms, open=open_rows, ended=ended_legs(reader, move) if move is not None and move.outcome is None else immutables.Map()
+    )
 
 
-def ended_legs(reader: Reader, move: Move) -> dict[ClaimId, Fate]:
+def ended_legs(reader: Reader, move: Move) -> immutables.Map[ClaimId, Fate]:
     """Return how those legs of a move ended that have ended."""
     found = {}
     for pair in move.legs:
@@ -59,7 +62,7 @@ def ended_legs(reader: Reader, move: Move) -> dict[ClaimId, Fate]:
             row = reader.claim(leg.claim) if leg is not None else None
             if row is not None and row.cause is not None:
                 found[row.claim] = Fate(None, row.purpose, row.cause)
-    return found
+    return immutables.Map(found)
 
 
 def batches_of(world: World, decided: LifeDecision) -> list[Batch]:

@@ -8,6 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+import immutables
+import msgspec
+from msgspec.structs import replace
+
 from earmark.core.ledger import events as e
 from earmark.core.ledger import life_commands as lc
 from earmark.core.ledger.codec import Head
@@ -19,21 +23,17 @@ from earmark.core.ledger.moves import Fate, Fates, status_of
 from earmark.core.ledger.state import NodeState
 from earmark.core.model.claim import Cause, Claim, Holder, Purpose
 from earmark.core.model.ids import ClaimId, NodeId, StreamId, consumer_stream, node_stream
-from earmark.core.model.instance import FREEING, Move, MoveOutcome, MoveStatus
+from earmark.core.model.instance import FREEING, Leg, Move, MoveOutcome, MoveStatus
 from earmark.errors import Conflict, InvalidRequest, LedgerBroken, LedgerNewer, UnknownInstance, UnknownNode
 
 
-class Draft:
-    """The events of one decision as they are put together; each is folded in at once, so that what follows is decided on it.
+class Draft(msgspec.Struct, frozen=True, kw_only=True):
+    """A decision as it is put together: `said` are the events so far, each folded into `world`, so that what follows is decided on it."""
 
-    The only object with a state in core: it lives for one call of `decide_life` and is seen by nobody else.
-    """
-
-    def __init__(self, world: World, consumer: StreamId, now_ms: int) -> None:
-        self.world = dict(world)
-        self.consumer_stream = consumer
-        self.batches: dict[StreamId, list[e.Event]] = {}
-        self.now_ms = now_ms
+    world: immutables.Map[StreamId, NodeState | ConsumerState | None]
+    consumer_stream: StreamId
+    now_ms: int
+    said: tuple[tuple[StreamId, e.Event], ...] = ()
 
     @property
     def consumer(self) -> ConsumerState | None:
@@ -50,20 +50,19 @@ class Draft:
             raise LedgerNewer(f"node {state.name} has an event {state.unknown} of a newer Earmark: it is read here and not written")
         return state
 
-    def say(self, event: e.Event) -> None:
-        """Add an event to the consumer's stream."""
-        self._add(self.consumer_stream, event)
-        self.world[self.consumer_stream] = advance_consumer(self.consumer, event, self._head(self.consumer_stream))
+    def say(self, event: e.Event) -> Draft:
+        """Return the draft with one more event in the consumer's stream."""
+        after = advance_consumer(self.consumer, event, self._head(self.consumer_stream))
+        return self._with(self.consumer_stream, event, after)
 
-    def note(self, node: NodeId, event: e.Event) -> None:
-        """Add an event to a node's stream."""
-        before = self.node(node)
+    def note(self, node: NodeId, event: e.Event) -> Draft:
+        """Return the draft with one more event in a node's stream."""
         stream = node_stream(node)
-        self._add(stream, event)
-        self.world[stream] = advance(before, event, self._head(stream))
+        return self._with(stream, event, advance(self.node(node), event, self._head(stream)))
 
-    def _add(self, stream: StreamId, event: e.Event) -> None:
-        self.batches.setdefault(stream, []).append(event)
+    def _with(self, stream: StreamId, event: e.Event, after: NodeState | ConsumerState) -> Draft:
+        world = self.world
+        return replace(self, world=world.set(stream, after), said=(*self.said, (stream, event)))
 
     def _head(self, stream: StreamId) -> Head:
         state = self.world.get(stream)
@@ -74,7 +73,8 @@ class Draft:
         self, outcome: lc.LifeOutcome, message: str = "", touched: tuple[ClaimId, ...] = (), move: Move | None = None
     ) -> LifeDecision:
         """Return what was put together."""
-        batches = tuple((stream, tuple(events)) for stream, events in self.batches.items())
+        streams = dict.fromkeys(stream for stream, _ in self.said)
+        batches = tuple((stream, tuple(event for of, event in self.said if of == stream)) for stream in streams)
         return LifeDecision(
             batches=batches, after=self.world, outcome=outcome, message=message, touched=touched,
             move=move.id if move is not None else None,
@@ -92,7 +92,7 @@ def create(draft: Draft, command: lc.CreateInstance, _facts: LifeFacts) -> LifeD
         raise Conflict(f"consumer {command.consumer} is known already, as {instance.kind} {instance.name}", consumer=command.consumer)
     if not command.uuid:
         raise InvalidRequest(f"instance {command.consumer} is to be created without a uuid", consumer=command.consumer)
-    draft.say(
+    draft = draft.say(
         e.InstanceCreated(
             consumer=command.consumer, uuid=command.uuid, name=command.name, owner=command.owner, kind=command.kind, labels=command.labels
         )
@@ -107,7 +107,7 @@ def report(draft: Draft, command: lc.ReportState, facts: LifeFacts) -> LifeDecis
     if known is None:
         if command.owner is None or command.uuid is None:
             raise UnknownInstance(f"consumer {command.consumer} has no record in this ledger", consumer=command.consumer)
-        draft.say(
+        draft = draft.say(
             e.InstanceCreated(consumer=command.consumer, uuid=command.uuid, name=command.consumer, owner=command.owner)
         )  # fmt: skip
         known = draft.consumer
@@ -118,11 +118,13 @@ def report(draft: Draft, command: lc.ReportState, facts: LifeFacts) -> LifeDecis
     same = not made and (known.instance.state, known.instance.task) == (command.state, command.task)
     frees = command.state in FREEING and (command.state == "deleted" or not same)
     _check_nodes(command, facts, all_of_them=frees)
-    touched = _end_all(draft, command, facts) if frees else ()
+    touched: tuple[ClaimId, ...] = ()
+    if frees:
+        draft, touched = _end_all(draft, command, facts)
     if same and not touched:
         return draft.decision("reported", f"was {command.state} already")
     if not same:
-        draft.say(e.StateReported(state=command.state, task=command.task, reason=command.reason))
+        draft = draft.say(e.StateReported(state=command.state, task=command.task, reason=command.reason))
     return draft.decision("deleted" if command.state == "deleted" else "reported", touched=touched)
 
 
@@ -135,7 +137,7 @@ def _check_nodes(command: lc.LifeCommand, facts: LifeFacts, *, all_of_them: bool
         )
 
 
-def _end_all(draft: Draft, command: lc.ReportState, facts: LifeFacts) -> tuple[ClaimId, ...]:
+def _end_all(draft: Draft, command: lc.ReportState, facts: LifeFacts) -> tuple[Draft, tuple[ClaimId, ...]]:
     """End every claim of the consumer, and its open move; a destination leg goes before the source that lends it devices."""
     order = sorted(facts.open, key=lambda placed: (placed.purpose != "leg", placed.claim))
     touched = []
@@ -143,33 +145,32 @@ def _end_all(draft: Draft, command: lc.ReportState, facts: LifeFacts) -> tuple[C
         claim = draft.node(placed.node).claims.get(placed.claim)
         if claim is None:
             raise LedgerBroken(f"claim {placed.claim} is open and not on node {placed.node}", claim=placed.claim)
-        if claim.phase == "draining":
-            if not claim.holders or end_claim(draft, claim, claim.cause or "deleted", command.gone, waits=True) is None:
-                continue
-        else:
-            end_claim(draft, claim, "deleted" if command.state == "deleted" else "released", command.gone)
-        touched.append(claim.id)
+        after = draft
+        if claim.phase != "draining":
+            after = end_claim(draft, claim, "deleted" if command.state == "deleted" else "released", command.gone)
+        elif claim.holders:
+            after = end_claim(draft, claim, claim.cause or "deleted", command.gone, waits=True)
+        if after is not draft:
+            touched.append(claim.id)
+        draft = after
     known = draft.consumer
     if known is not None and known.move is not None:
-        draft.say(e.MoveEnded(move=known.move.id, outcome="deleted"))
-    return tuple(touched)
+        draft = draft.say(e.MoveEnded(move=known.move.id, outcome="deleted"))
+    return draft, tuple(touched)
 
 
 def end_claim(
     draft: Draft, claim: Claim, cause: Cause, gone: tuple[Holder, ...], *, evidence: str = "", waits: bool = False, proven: bool = True
-) -> e.Event | None:
+) -> Draft:  # fmt: skip
     """End a claim, or let it drain while holders are left or nothing proves that it is unused; `waits`: it drains already."""
     left = tuple(holder for holder in claim.holders if holder not in gone)
     if proven and not left:
         said = evidence or ("its processes are gone or said so" if claim.holders else "its holder said so")
-        event: e.Event = e.ClaimEnded(**about(claim), cause=cause, evidence=said)
-    elif waits:
-        return None
-    else:
-        said = evidence or "still bound to pid " + ", ".join(str(holder.pid) for holder in left)
-        event = e.ClaimDraining(**about(claim), cause=cause, evidence=said)
-    draft.note(claim.node, event)
-    return event
+        return draft.note(claim.node, e.ClaimEnded(**about(claim), cause=cause, evidence=said))
+    if waits:
+        return draft
+    said = evidence or "still bound to pid " + ", ".join(str(holder.pid) for holder in left)
+    return draft.note(claim.node, e.ClaimDraining(**about(claim), cause=cause, evidence=said))
 
 
 # --- the end of a move --------------------------------------------------------------------------------------------------------------
@@ -194,8 +195,9 @@ def end_move(draft: Draft, command: lc.EndMove, facts: LifeFacts) -> LifeDecisio
         raise LedgerBroken(f"the legs of move {move.id} contradict each other; `earmark audit` tells more", move=move.id)
     if command.how == "finish":
         return _finish(draft, move)
-    touched = _confirm(draft, move, command) if command.how == "confirm" else _give_up(draft, move, command, wanted)
-    draft.say(e.MoveEnded(move=move.id, outcome=wanted))
+    end = _confirm(draft, move, command) if command.how == "confirm" else _give_up(draft, move, command, wanted)
+    draft, touched = end
+    draft = draft.say(e.MoveEnded(move=move.id, outcome=wanted))
     return draft.decision(wanted, touched=touched, move=move)
 
 
@@ -214,34 +216,42 @@ def fates_of(draft: Draft, move: Move, facts: LifeFacts) -> Fates:
     return fates
 
 
-def _confirm(draft: Draft, move: Move, command: lc.EndMove) -> tuple[ClaimId, ...]:
+def _confirm(draft: Draft, move: Move, command: lc.EndMove) -> tuple[Draft, tuple[ClaimId, ...]]:
     """End the source legs and make the destination legs the consumer's own; named devices pass without ever being free."""
-    touched = []
+    touched: list[ClaimId] = []
     for pair in move.legs:
         purpose: Purpose = "main"
         if pair.source is not None and pair.destination is not None and pair.source.node == pair.destination.node:
-            _pass_named(draft, pair.destination.node, pair.source.claim, pair.destination.claim)
+            draft = _pass_named(draft, pair.destination.node, pair.source.claim, pair.destination.claim)
         source = draft.node(pair.source.node).claims.get(pair.source.claim) if pair.source is not None else None
         if source is not None:
-            purpose = source.purpose if source.purpose != "leg" else purpose
-            draft.note(source.node, e.LegClosed(claim=source.id, purpose="leg", move=move.id, leg="source"))
-            source = draft.node(source.node).claims[source.id]
-            away = move.kind == "evacuation"
-            if source.phase == "draining" and not away:
-                end_claim(draft, source, source.cause or "moved", command.gone, waits=True)
-            else:
-                said = "its host is down; it ends when the host is back and the guest is gone" if away else ""
-                end_claim(draft, source, "evacuated" if away else "moved", command.gone, evidence=said, proven=not away)
+            purpose = source.purpose
+            draft = _leave(draft, move, source, command.gone)
             touched.append(source.id)
         if pair.destination is not None:
-            target = _live(draft, pair.destination.node, pair.destination.claim, move)
-            kept: Purpose = "attach" if purpose == "attach" else "main"
-            draft.note(target.node, e.LegClosed(claim=target.id, purpose=kept))
-            target = draft.node(target.node).claims[target.id]
-            if target.phase == "held" or target.deadline_ms is not None:
-                draft.note(target.node, e.ClaimConfirmed(claim=target.id, purpose=kept, deadline_ms=None, holders=target.holders))
-            touched.append(target.id)
-    return tuple(touched)
+            draft = _stay(draft, move, pair.destination, "attach" if purpose == "attach" else "main")
+            touched.append(pair.destination.claim)
+    return draft, tuple(touched)
+
+
+def _leave(draft: Draft, move: Move, source: Claim, gone: tuple[Holder, ...]) -> Draft:
+    """End a source leg; one of an evacuation keeps its units until its host says that the old guest is gone (M21)."""
+    draft = draft.note(source.node, e.LegClosed(claim=source.id, purpose="leg", move=move.id, leg="source"))
+    source = draft.node(source.node).claims[source.id]
+    if move.kind == "evacuation":
+        return end_claim(
+            draft, source, "evacuated", gone, evidence="its host is down; it ends when the host is back and the guest is gone", proven=False
+        )
+    return end_claim(draft, source, source.cause or "moved", gone, waits=source.phase == "draining")
+
+
+def _stay(draft: Draft, move: Move, leg: Leg, purpose: Purpose) -> Draft:
+    """Make a destination leg the consumer's own claim."""
+    target = _live(draft, leg.node, leg.claim, move)
+    draft = draft.note(target.node, e.LegClosed(claim=target.id, purpose=purpose))
+    if target.phase == "held" or target.deadline_ms is not None:
+        draft = draft.note(target.node, e.ClaimConfirmed(claim=target.id, purpose=purpose, deadline_ms=None, holders=target.holders))
+    return draft
 
 
 def _finish(draft: Draft, move: Move) -> LifeDecision:
@@ -251,32 +261,33 @@ def _finish(draft: Draft, move: Move) -> LifeDecision:
         leg = pair.destination
         claim = draft.node(leg.node).claims.get(leg.claim) if leg is not None else None
         if claim is not None and claim.phase == "held":
-            draft.note(claim.node, e.ClaimConfirmed(**about(claim), deadline_ms=None, holders=claim.holders))
+            draft = draft.note(claim.node, e.ClaimConfirmed(**about(claim), deadline_ms=None, holders=claim.holders))
             touched.append(claim.id)
     return draft.decision("finished", "" if touched else "was finished already", tuple(touched), move)
 
 
-def _pass_named(draft: Draft, node: NodeId, source: ClaimId, target: ClaimId) -> None:
+def _pass_named(draft: Draft, node: NodeId, source: ClaimId, target: ClaimId) -> Draft:
     claim = draft.node(node).claims.get(target)
-    if claim is not None and claim.named:
-        draft.note(node, e.UnitsPassed(source=source, target=target, units=claim.named))
+    if claim is None or not claim.named:
+        return draft
+    return draft.note(node, e.UnitsPassed(source=source, target=target, units=claim.named))
 
 
-def _give_up(draft: Draft, move: Move, command: lc.EndMove, cause: MoveOutcome) -> tuple[ClaimId, ...]:
+def _give_up(draft: Draft, move: Move, command: lc.EndMove, cause: MoveOutcome) -> tuple[Draft, tuple[ClaimId, ...]]:
     """End the destination legs and let the source legs be the consumer's own again."""
-    causes: dict[MoveOutcome, Cause] = {"reverted": "reverted", "aborted": "aborted", "expired": "expired"}
+    causes: Mapping[MoveOutcome, Cause] = {"reverted": "reverted", "aborted": "aborted", "expired": "expired"}
     touched = []
     for pair in move.legs:
         if pair.destination is not None:
             target = draft.node(pair.destination.node).claims.get(pair.destination.claim)
             if target is not None and target.phase != "draining":
-                end_claim(draft, target, causes[cause], command.gone)
+                draft = end_claim(draft, target, causes[cause], command.gone)
                 touched.append(target.id)
         if pair.source is not None:
             source = _live(draft, pair.source.node, pair.source.claim, move)
-            draft.note(source.node, e.LegClosed(claim=source.id, purpose=source.purpose))
+            draft = draft.note(source.node, e.LegClosed(claim=source.id, purpose=source.purpose))
             touched.append(source.id)
-    return tuple(touched)
+    return draft, tuple(touched)
 
 
 def _live(draft: Draft, node: NodeId, claim_id: ClaimId, move: Move) -> Claim:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import immutables
 from msgspec.structs import replace
 
 from earmark.core.fit.fit import fit
@@ -38,7 +39,7 @@ def decide_life(world: World, command: lc.LifeCommand, facts: LifeFacts) -> Life
 
     Raises an Invalid… where the command names what does not exist or makes no sense, Conflict where the world has moved on.
     """
-    draft = Draft(world, consumer_stream(command.consumer), facts.now_ms)
+    draft = Draft(world=immutables.Map(world), consumer_stream=consumer_stream(command.consumer), now_ms=facts.now_ms)
     return LIFE_RULES[type(command)](draft, command, facts)
 
 
@@ -55,11 +56,12 @@ def open_move(draft: Draft, command: lc.OpenMove, facts: LifeFacts) -> LifeDecis
         )
     if command.source is None and command.destination is None:
         raise InvalidRequest(f"move {command.move} names no node of this ledger", move=command.move)
-    refusal = _hold_legs(draft, command, facts)
-    if refusal is not None:
-        return refusal
+    held = _hold_legs(draft, command, facts)
+    if isinstance(held, Refusal):
+        return held
+    draft = held
     if draft.consumer is None:
-        draft.say(e.InstanceCreated(consumer=command.consumer, uuid=command.uuid, name=command.consumer, owner=command.owner))
+        draft = draft.say(e.InstanceCreated(consumer=command.consumer, uuid=command.uuid, name=command.consumer, owner=command.owner))
     pairs = tuple(
         LegPair(
             source=Leg(node=command.source, claim=plan.source) if command.source is not None and plan.source is not None else None,
@@ -69,13 +71,13 @@ def open_move(draft: Draft, command: lc.OpenMove, facts: LifeFacts) -> LifeDecis
         )
         for plan in command.legs
     )
-    draft.say(e.MoveOpened(move=command.move, kind=command.kind, legs=pairs, token=command.token))
+    draft = draft.say(e.MoveOpened(move=command.move, kind=command.kind, legs=pairs, token=command.token))
     move = draft.consumer.move if draft.consumer is not None else None
     return draft.decision("opened", touched=tuple(leg.claim for pair in pairs for leg in (pair.source, pair.destination) if leg), move=move)
 
 
-def _hold_legs(draft: Draft, command: lc.OpenMove, facts: LifeFacts) -> Refusal | None:
-    """Open the source legs and hold the destination legs, or return why that cannot be; then the draft is to be thrown away."""
+def _hold_legs(draft: Draft, command: lc.OpenMove, facts: LifeFacts) -> Draft | Refusal:
+    """Open the source legs and hold the destination legs, or return why that cannot be."""
     if command.source is not None:
         _check_sources(draft, command, facts)
     wrong = _policy(draft, command)
@@ -84,13 +86,14 @@ def _hold_legs(draft: Draft, command: lc.OpenMove, facts: LifeFacts) -> Refusal 
     for plan in command.legs:
         source = _source(draft, command, plan)
         if source is not None:
-            draft.note(source.node, e.LegOpened(claim=source.id, purpose=source.purpose, move=command.move, leg="source"))
+            draft = draft.note(source.node, e.LegOpened(claim=source.id, purpose=source.purpose, move=command.move, leg="source"))
         if command.destination is None or plan.destination is None:
             continue
-        refusal = _hold_leg(draft, command, plan, source)
-        if refusal is not None:
-            return refusal
-    return None
+        held = _hold_leg(draft, command, plan, source)
+        if isinstance(held, Refusal):
+            return held
+        draft = held
+    return draft
 
 
 def _check_sources(draft: Draft, command: lc.OpenMove, facts: LifeFacts) -> None:
@@ -156,10 +159,10 @@ def _stuck_devices(claim: Claim, source: NodeState) -> list[UnitId]:
     return sorted(unit for unit, kind in kinds.items() if kind not in source.settings.live_migratable_kinds)
 
 
-def _hold_leg(draft: Draft, command: lc.OpenMove, plan: lc.LegPlan, source: Claim | None) -> Refusal | None:
+def _hold_leg(draft: Draft, command: lc.OpenMove, plan: lc.LegPlan, source: Claim | None) -> Draft | Refusal:
     """Hold one destination leg."""
     if command.destination is None or plan.destination is None:
-        return None
+        return draft
     state = draft.node(command.destination)
     request = plan.request if plan.request is not None else source.request if source is not None else None
     if request is None:
@@ -178,7 +181,7 @@ def _hold_leg(draft: Draft, command: lc.OpenMove, plan: lc.LegPlan, source: Clai
         return _refusal(
             state, "page_size", f"a live migration keeps the size of pages: {_pages(before)} now, {_pages(page_size(found))} there"
         )
-    draft.note(
+    draft = draft.note(
         state.node,
         e.ClaimHeld(
             claim=plan.destination, consumer=command.consumer, owner=command.owner, request=request, grant=found, purpose="leg",
@@ -186,8 +189,8 @@ def _hold_leg(draft: Draft, command: lc.OpenMove, plan: lc.LegPlan, source: Clai
         ),
     )  # fmt: skip
     if here is not None and named:
-        draft.note(state.node, e.UnitsNamed(source=here.id, target=plan.destination, units=named))
-    return None
+        draft = draft.note(state.node, e.UnitsNamed(source=here.id, target=plan.destination, units=named))
+    return draft
 
 
 def _placed(

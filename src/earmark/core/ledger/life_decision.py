@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from typing import NamedTuple
 
+import immutables
 import msgspec
 
 from earmark.core.ledger import events as e
@@ -26,7 +27,7 @@ class LifeFacts(msgspec.Struct, frozen=True, kw_only=True):
 
     now_ms: int
     open: tuple[Placed, ...] = ()
-    ended: dict[ClaimId, Fate] = {}
+    ended: immutables.Map[ClaimId, Fate] = immutables.Map()
 
 
 World = Mapping[StreamId, NodeState | ConsumerState | None]
@@ -37,7 +38,7 @@ class LifeDecision(msgspec.Struct, frozen=True, kw_only=True):
     """Events to append to several streams, in this order, the states `after` them (heads without hashes), and what will then be true."""
 
     batches: tuple[tuple[StreamId, tuple[e.Event, ...]], ...] = ()
-    after: World = {}
+    after: World = immutables.Map()
     outcome: LifeOutcome
     message: str = ""
     touched: tuple[ClaimId, ...] = ()
