@@ -71,6 +71,7 @@ FIELDS: Mapping[str, Kind] = {
     **_of("unit", "named"),
     **_of("word", "legs destination state failed_builds confirmed_at_ms max_concurrent_builds allow_resize_to_same_host"),
     **_of("word", "allow_migrate_to_same_host live_migratable_kinds resize_confirm_window_s opened_at_ms ended_at_ms status how moves"),
+    **_of("word", "file_backed_memory_bytes provided seen_free_bytes sources"),
     **_of("digest", "previous hash"),
     **_of("hardware", "address class_id vendor_id product_id"),
     **_of("text", "reason evidence message detail notes differences what model driver subsystem fits_if error match"),

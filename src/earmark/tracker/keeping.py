@@ -8,27 +8,26 @@ from __future__ import annotations
 from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING
 
-import msgspec
-
 from earmark.core.ledger import commands as c
-from earmark.core.ledger.decide_time import due
 from earmark.core.ledger.state import NodeState
 from earmark.core.model import ids
 from earmark.core.model.claim import Holder
 from earmark.core.model.node import NodeSettings
-from earmark.core.model.refusal import Refusal
 from earmark.core.model.request import Request
-from earmark.errors import LedgerBroken, LedgerForeign, LedgerReadOnly, UnknownNode, WrongUse
+from earmark.drivers.contract import Observation
+from earmark.errors import InvalidRequest, LedgerBroken, UnknownNode
 from earmark.stores.contract import Ticket
-from earmark.tracker.questions import Questions
+from earmark.tracker.nodes import Nodes
 from earmark.tracker.snapshots import snapshot_of
 from earmark.tracker.writer import encoded
 
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from earmark.core.model.topology import Machine
 
-class Keeping(Questions):
+
+class Keeping(Nodes):
     """A ledger whose nodes can be kept."""
 
     def configure(self, settings: NodeSettings, node: str | None = None) -> c.Answer:
@@ -44,12 +43,22 @@ class Keeping(Questions):
         """End a cordon."""
         return self._answer(c.UncordonUnit(node=self._writable(node).node, unit=None if unit is None else ids.unit_id(unit)))
 
-    def observe(self) -> c.Answer:
-        """Look at this machine and record it if it has changed."""
-        seen = self._host.observe()
-        answer = self._answer(c.ObserveMachine(node=self._writable(None).node, machine=seen.machine))
+    def observe(self, node: str | None = None, machine: Machine | None = None) -> c.Answer:
+        """Look at this machine and record it if it has changed; or record the `machine` that was reported for a node.
+
+        What was seen is kept beside the ledger too, with the figures that change by themselves (free disk space). Raises InvalidRequest
+        for another node without its machine.
+        """
+        state = self._writable(node)
+        if machine is not None:
+            seen = Observation(machine=machine, hostname=state.runs_on, boot_id="")
+        elif state.node == self.home:
+            seen = self._host.observe()
+        else:
+            raise InvalidRequest(f"node {state.name} is not this machine: only what is reported of it can be recorded", node=state.node)
+        answer = self._answer(c.ObserveMachine(node=state.node, machine=seen.machine))
         with self._writer.exclusive("observation") as tx:
-            tx.put_observation(ids.node_stream(self.home), self.clock.now_ms(), msgspec.json.encode(seen))
+            tx.put_observation(ids.node_stream(state.node), self.clock.now_ms(), encoded(seen))
         return answer
 
     def rehome(self, reason: str) -> c.Answer:
@@ -61,15 +70,6 @@ class Keeping(Questions):
             self._rebind()
         self.terms = self.terms._replace(stranger=None)
         return answer
-
-    def sweep(self) -> c.Answer | None:
-        """Let time and deaths take effect on this machine's node; None if nothing was due, or the node can only be read here."""
-        state = self._known(self.home)
-        evidence = self._leases.evidence(state.live())
-        command = c.SweepNode(node=state.node, gone=evidence.gone, alive=evidence.alive, grace_ms=self.terms.drain_grace_ms)
-        if not self._can_write() or state.unknown is not None or not due(state, command, self.clock.now_ms()):
-            return None
-        return self._answer(command)
 
     def watching(self, every_s: float = 5.0) -> AbstractContextManager[None]:
         """Sweep while a `with` block runs: when a holder dies, and every `every_s` seconds; for programs that keep a tracker open."""
@@ -121,12 +121,6 @@ class Keeping(Questions):
 
     # --- within ---------------------------------------------------------------------------------------------------------------------
 
-    def _answer(self, command: c.Command) -> c.Answer:
-        result = self._writer.submit(command)
-        if isinstance(result, Refusal):
-            raise WrongUse(f"{type(command).__name__} was refused although it asks for nothing", reasons=result.reasons)
-        return result
-
     def _target(self, node: str | None) -> NodeState:
         """Return a node that may be written, as this process last saw it where it is this machine's."""
         known = self._writer.known(ids.node_stream(self.home)) if node is None or node == self.home else None
@@ -134,18 +128,3 @@ class Keeping(Questions):
             return self._writable(node)
         self._own()
         return known
-
-    def _writable(self, node: str | None) -> NodeState:
-        state = self.node(node)
-        self._must_write()
-        return state
-
-    def _must_write(self) -> None:
-        """Raise LedgerForeign or LedgerReadOnly if nothing may be written here."""
-        if self.terms.stranger is not None:
-            raise LedgerForeign(self.terms.stranger, ledger=self.store.name)
-        if not self.store.writable:
-            raise LedgerReadOnly(f"{self.store.name} can only be read here", ledger=self.store.name)
-
-    def _can_write(self) -> bool:
-        return self.store.writable and self.terms.stranger is None

@@ -211,11 +211,11 @@ class Lives(Keeping):
         found = [move for state in self.instances() for move in ((*state.moves, state.move) if not open_only else (state.move,)) if move]
         return tuple(sorted(found, key=lambda move: (move.opened_at_ms, move.id)))
 
-    def sweep(self) -> c.Answer | None:
-        """Let time and deaths take effect on this machine's node, and end the moves that are due there."""
-        answer = super().sweep()
+    def sweep(self, node: str | None = None) -> c.Answer | None:
+        """Let time and deaths take effect on a node (None: this machine's), and end the moves that are due there."""
+        answer = super().sweep(node)
         if self._can_write():
-            self.end_due_moves(self._known(self.home))
+            self.end_due_moves(self.node(node))
         return answer
 
     def end_due_moves(self, state: NodeState) -> tuple[MoveId, ...]:

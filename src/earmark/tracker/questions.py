@@ -19,8 +19,10 @@ from earmark.core.ledger.state import NodeState
 from earmark.core.model import ids
 from earmark.core.model.claim import Holder
 from earmark.core.model.ids import ClaimId, ConsumerId, NodeId
+from earmark.core.model.node import NodeSettings
 from earmark.drivers.contract import HostDriver, Observation
-from earmark.errors import UnknownClaim, UnknownNode, WrongUse
+from earmark.errors import EarmarkError, InvalidRecord, LedgerBroken, UnknownClaim, UnknownNode, WrongUse
+from earmark.logs import log
 from earmark.stores.contract import ClaimRow, Store, Ticket
 from earmark.tracker.leases import Leases
 from earmark.tracker.writer import Writer
@@ -36,7 +38,7 @@ class Terms(NamedTuple):
     """How a tracker works: who acts, the times it gives (milliseconds), and what stands against its granting or writing.
 
     `rival` names another announced ledger of this machine (exclusive grants are refused); `stranger` says why this ledger is not this
-    machine's own (nothing is written until it is rehomed).
+    machine's own (nothing is written until it is rehomed); `fresh` are the settings of a node that is entered without any.
     """
 
     actor: str
@@ -45,6 +47,14 @@ class Terms(NamedTuple):
     drain_grace_ms: int
     rival: str | None = None
     stranger: str | None = None
+    fresh: NodeSettings = NodeSettings()
+
+
+class Survey(NamedTuple):
+    """The nodes that can be read, by name, and the errors of those that cannot, by uuid."""
+
+    nodes: tuple[NodeState, ...]
+    broken: dict[NodeId, EarmarkError]
 
 
 class Questions:
@@ -66,9 +76,26 @@ class Questions:
 
     def nodes(self) -> tuple[NodeState, ...]:
         """Return the nodes of the ledger by name."""
+        return self.survey().nodes
+
+    def survey(self) -> Survey:
+        """Return the nodes of the ledger by name, and those whose stream cannot be read: one that is broken stands in no other's way."""
         self._own()
-        states = (self._writer.state(stream) for stream in sorted(self.store.heads()) if stream.startswith(NODE_PREFIX))
-        return tuple(sorted((state for state in states if state is not None), key=lambda state: (state.name, state.node)))
+        states: list[NodeState] = []
+        broken: dict[NodeId, EarmarkError] = {}
+        for stream in sorted(self.store.heads()):
+            if not stream.startswith(NODE_PREFIX):
+                continue
+            node = NodeId(stream.removeprefix(NODE_PREFIX))
+            try:
+                state = self._writer.state(stream)
+            except (InvalidRecord, LedgerBroken) as error:
+                log("node.unreadable", level="error", node=node, code=error.code)
+                broken[node] = error
+                continue
+            if state is not None:
+                states.append(state)
+        return Survey(tuple(sorted(states, key=lambda state: (state.name, state.node))), broken)
 
     def node(self, name_or_id: str | None = None) -> NodeState:
         """Return a node by uuid or name, None for this machine's; raises UnknownNode."""
@@ -77,10 +104,10 @@ class Questions:
             return self._known(self.home)
         if ids.UUID.fullmatch(name_or_id):
             return self._known(NodeId(name_or_id))
-        named = [state for state in self.nodes() if state.name == name_or_id]
+        named = self._writer.names.named(self.store, name_or_id)
         if len(named) != 1:
             raise UnknownNode(f"{len(named) or 'no'} nodes are named {name_or_id!r} in {self.store.name}", node=name_or_id)
-        return named[0]
+        return self._known(named[0])
 
     def find(self, text: str) -> ClaimRow:
         """Return the row of a claim named by id, by the unique beginning of one, or by its consumer; raises UnknownClaim."""
@@ -106,9 +133,9 @@ class Questions:
                 yield stored, envelope, open_event(envelope)
             after = page[-1].sequence
 
-    def observation(self) -> Observation | None:
-        """Return the last kept observation of this machine, None if there is none."""
-        raw = self.store.observation(ids.node_stream(self.home))
+    def observation(self, node: str | None = None) -> Observation | None:
+        """Return the last kept observation of a node (None: of this machine's), None if there is none."""
+        raw = self.store.observation(ids.node_stream(self.home if node is None else self.node(node).node))
         return None if raw is None else msgspec.json.decode(raw, type=Observation)
 
     def at(self, time_ms: int, node: str | None = None) -> NodeState:

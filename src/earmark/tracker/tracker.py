@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any
 
@@ -23,13 +23,14 @@ from earmark.core.model.grant import Grant
 from earmark.core.model.ids import ClaimId, ConsumerId, Owner
 from earmark.core.model.refusal import Reason, Refusal
 from earmark.core.model.request import Request
-from earmark.errors import InvalidRequest
+from earmark.errors import InvalidRequest, UnknownClaim
 from earmark.tracker.lives import Lives
 from earmark.tracker.writer import Key, checked, encoded
 
 if TYPE_CHECKING:
     from contextlib import AbstractAsyncContextManager
 
+    from earmark.tracker.building import Attempt
     from earmark.tracker.held import HeldClaim
 
 CLAIM_ID_BYTES = 6
@@ -84,7 +85,7 @@ class Tracker(Lives):
         if key is not None:
             asked = Asked("hold", state.node, request, consumer, ttl_ms, purpose, grant, confirm)
             kept = Key(by, ids.name(key, "key"), hashlib.sha256(encoded(asked)).hexdigest())
-        return self._writer.submit(command, key=kept)
+        return self._in_time(command, kept)
 
     def confirm(self, claim: str, *, ttl_ms: int | None = None, holders: Sequence[Holder] = (), generation: int | None = None) -> c.Answer:
         """Keep a held claim until it is released or `ttl_ms` passes (default: the setting default_ttl); `holders` replace its own."""
@@ -164,6 +165,31 @@ class Tracker(Lives):
 
         where, request = addressed(what, node)
         return aholding(self, request, keep=False, node=where, **wishes)
+
+    def attach(self, consumer: str, request: Request, *, grant: Grant | None = None) -> c.Answer | Refusal:
+        """Claim something more for a running consumer, on the node of its main claim (L16); raises UnknownClaim if it has none."""
+        main = next((claim for claim in self.claims_of(consumer) if claim.purpose == "main"), None)
+        if main is None:
+            raise UnknownClaim(f"consumer {consumer} holds no main claim that something could be attached to", found=consumer)
+        return self.hold(request, consumer=consumer, owner=main.owner, node=main.node, purpose="attach", grant=grant, confirm=True)
+
+    def detach(self, consumer: str, what: str) -> c.Answer:
+        """Give back what was attached to a consumer: a claim, or the claim that holds just this unit (L16); raises UnknownClaim."""
+        for claim in self.claims_of(consumer):
+            if claim.purpose == "attach" and (claim.id == what or [row.unit for row in claim.grant.units] == [what]):
+                return self.release(claim.id)
+        if ids.CLAIM.fullmatch(what) is not None and (row := self.find(what)).consumer == consumer and row.purpose == "attach":
+            return self.release(row.claim)
+        raise UnknownClaim(f"nothing attached to {consumer} is {what} alone", found=what)
+
+    def building(self, request: Request, *, consumer: str, nodes: Sequence[str], owner: str | None = None) -> Iterator[Attempt]:
+        """Yield tries of a build, node after node: `for attempt in …: with attempt as claim: start(claim)`; ends at the first that succeeds.
+
+        A try whose block fails is aborted and counted as a failed build of its node (L7, T4); the last failure is raised.
+        """
+        from earmark.tracker.building import building  # noqa: PLC0415 - the command line does not need it
+
+        return building(self, request, consumer=consumer, nodes=nodes, owner=owner)
 
     def fit(self, request: Request, *, node: str | None = None, grant: Grant | None = None) -> Grant | Refusal:
         """Say what a claim would be given now, or why not; writes nothing."""

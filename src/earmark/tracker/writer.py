@@ -17,7 +17,7 @@ import msgspec
 
 from earmark.clock import Clock
 from earmark.core.ledger.codec import Batch, Head, Stamp
-from earmark.core.ledger.commands import Answer, Command, HoldClaim
+from earmark.core.ledger.commands import Answer, Command, HoldClaim, RegisterNode
 from earmark.core.ledger.consumer import ConsumerState
 from earmark.core.ledger.decide import answer_of, decide
 from earmark.core.ledger.decide_life import life_answer
@@ -33,6 +33,7 @@ from earmark.logs import log
 from earmark.stores.contract import ANSWERS_KEPT_MS, Reader, Remembered, Store, Transaction
 from earmark.tracker import life_turn, snapshots
 from earmark.tracker.life_turn import State
+from earmark.tracker.names import NodeNames
 
 GROUP_MAX = 256
 """Commands in one commit, at most."""
@@ -97,6 +98,7 @@ class Writer:
         self._states: dict[StreamId, NodeState] = {}
         self._consumers: dict[StreamId, ConsumerState] = {}
         self._snapshots: dict[StreamId, int] = {}
+        self.names = NodeNames()
 
     @overload
     def submit(self, command: Command, *, key: Key | None = None, correlation: str = "") -> Answer | Refusal: ...
@@ -251,7 +253,7 @@ class Writer:
             return self._life(tx, states, work, command, now_ms)
         stream = node_stream(command.node)
         state = self._node(tx, stream, states)
-        decided = decide(state, command, self._facts(tx, state, command, now_ms))
+        decided = decide(state, command, self._facts(tx, state, command, now_ms, states))
         if isinstance(decided, Refusal):
             owner = command.owner if isinstance(command, HoldClaim) else self._actor
             tx.put_refusal(stream, owner, now_ms, msgspec.json.encode(decided))
@@ -293,8 +295,13 @@ class Writer:
             states.update(life_turn.after_append(decided, list(stored), self._epoch))
         return answer
 
-    def _facts(self, tx: Reader, state: NodeState | None, command: Command, now_ms: int) -> Facts:
+    def _facts(
+        self, tx: Reader, state: NodeState | None, command: Command, now_ms: int, states: dict[StreamId, State]
+    ) -> Facts:  # fmt: skip
         """Read what deciding needs from the guard rows: only what the state cannot say."""
+        if isinstance(command, RegisterNode):
+            named = self.names.named(tx, command.name, states) if state is None else ()
+            return Facts(now_ms=now_ms, named=named[0] if named else None)
         if isinstance(command, HoldClaim):
             asks = command.purpose == "main" and str(command.consumer) != command.claim  # a consumer made up for this claim has no other
             main = tx.main_claim(command.consumer) if asks else None

@@ -15,14 +15,15 @@ import msgspec
 
 from earmark.core.model.cpuset import cpus_of, format_cpu_list, mask_of
 from earmark.core.model.exclusion import slot_table
-from earmark.core.model.ids import VCPU, PoolId, ResourceClass, Slot, UnitId, cell_vcpu_pool, class_pool, disk_pool, pages_pool
-from earmark.core.model.inventory import Inventory, checked
-from earmark.core.model.node import NodePolicy, NodeSettings
+from earmark.core.model.ids import MEMORY, VCPU, PoolId, ResourceClass, Slot, UnitId, cell_vcpu_pool, class_pool, disk_pool, pages_pool
+from earmark.core.model.inventory import RATIO_ONE, Inventory, checked
+from earmark.core.model.node import NodePolicy, NodeSettings, Provided
 from earmark.core.model.topology import Cell, Cpu, Device, Machine
-from earmark.core.model.units import KIB
+from earmark.core.model.units import KIB, format_ratio
 from earmark.errors import InvalidRequest
 
 ROOT_DISK = "root"
+NOTHING_PROVIDED = Provided()
 OWN_CLASSES = frozenset({"VCPU", "PCPU", "MEMORY_MB", "MEMORY_BYTES", "DISK_GB", "DISK_BYTES", "PAGES"})
 """Classes that are counted from the machine itself: neither inventoried by hand nor asked for by name."""
 
@@ -83,7 +84,7 @@ class Layout(msgspec.Struct, frozen=True, kw_only=True):
     `exclusive`: a dedicated CPU that is held is not a shared one. `shrinks`: the shared set is the pool less the dedicated CPUs.
     `devices` are those that may be handed out, by kind, in order of address; `known` all devices; `slots` what each occupies;
     `above` the own slots of its parents, which a parent that was given before this child appeared holds alone.
-    `pages` are the page pools of all cells, each with its cell.
+    `pages` are the page pools of all cells, each with its cell. `file_backed`: guests' memory is files, and no huge page is handed out.
     """
 
     policy: NodePolicy
@@ -112,12 +113,13 @@ class Layout(msgspec.Struct, frozen=True, kw_only=True):
     slots: immutables.Map[UnitId, tuple[Slot, ...]]
     above: immutables.Map[UnitId, tuple[Slot, ...]]
     traits: frozenset[str]
+    file_backed: bool = False
 
     def inventories(self, free: Taken | None = None, blocked_cpus: int = 0) -> tuple[Stock, ...]:
         """Return the stocks for display, with what `free` says is used: VCPU, PCPU, memory, pages by cell and size, disks, classes.
 
         CPUs that get no new grants count as reserved, and a CPU of somebody's own not as a shared one (but under `overlap`), so that
-        capacity less use is what fit may still give.
+        capacity less use is what fit may still give. A pool that is used and has no stock any more is listed last, with a total of 0.
         """
         used: Mapping[PoolId, int] = free.used if free is not None else {}
         taken = free.taken_cpus if free is not None else 0
@@ -151,11 +153,24 @@ class Layout(msgspec.Struct, frozen=True, kw_only=True):
         for name, inventory in sorted(self.classes.items()):
             fields = msgspec.structs.asdict(inventory)
             stocks.append(Stock(**fields, pool=class_pool(name), used=used.get(class_pool(name), 0)))
-        return tuple(stocks)
+        return (*stocks, *(_stock(withdrawn_class(pool), pool, 0, 0, 1000, used[pool]) for pool in self.withdrawn(used)))
+
+    def withdrawn(self, used: Mapping[PoolId, int]) -> tuple[PoolId, ...]:
+        """Return the pools that are used and that the node has no more, sorted: a class, disk, page size or cell that went away."""
+        known = {VCPU, MEMORY, *self.vcpu_pools, *self.base_pools, *self.pages, *self.disks, *map(class_pool, self.classes)}
+        return tuple(sorted(pool for pool, amount in used.items() if amount and pool not in known))
 
 
-def build_layout(machine: Machine, settings: NodeSettings, *, strict: bool = True) -> Layout:
-    """Return what may be handed out on a machine under a node's settings.
+def withdrawn_class(pool: PoolId) -> str:
+    """Return the resource class of a pool that has no stock any more."""
+    kind, _, rest = pool.partition(":")
+    return rest if kind == "class" else {"disk": "DISK_BYTES", "pages": "PAGES", "vcpu": "VCPU"}.get(kind, kind.upper())
+
+
+def build_layout(machine: Machine, settings: NodeSettings, provided: Provided = NOTHING_PROVIDED, *, strict: bool = True) -> Layout:
+    """Return what may be handed out on a machine under a node's settings, with what provider configuration adds to it.
+
+    A class that the settings have as well is the settings'. Memory may be file-backed: then no huge page is handed out (C14).
 
     Raises InvalidRequest on settings that contradict each other (sets under `pool`, none under `split`, overlapping `split` sets,
     reserved_host_cpus beside sets: Nova 34, virt/libvirt/driver.py) and, if `strict`, on settings that name a CPU, cell or page size
@@ -164,6 +179,7 @@ def build_layout(machine: Machine, settings: NodeSettings, *, strict: bool = Tru
     online = mask_of(cpu.id for cpu in machine.cpus)
     usable = online if machine.usable_cpus is None else online & mask_of(machine.usable_cpus)
     check_sets(machine, settings, strict=strict)
+    check_memory(machine, settings, strict=strict)
     zero = _core_zero(machine.cpus)
     reserved = _reserved(machine.cpus, usable, zero, settings.reserved_host_cpus)
     shared, dedicated = _sets(settings, usable & ~reserved)
@@ -173,7 +189,15 @@ def build_layout(machine: Machine, settings: NodeSettings, *, strict: bool = Tru
         by_cell.setdefault(cpu.cell, []).append(cpu)
     cells = tuple(
         _cell(
-            cell, by_cell.get(cell.id, []), machine.base_page_kib, usable=usable, shared=shared, dedicated=dedicated, zero=zero, kept=kept
+            cell,
+            by_cell.get(cell.id, []),
+            machine.base_page_kib,
+            usable=usable,
+            shared=shared,
+            dedicated=dedicated,
+            zero=zero,
+            kept=kept,
+            huge=not settings.file_backed_memory_bytes,
         )
         for cell in _cells(machine)
     )
@@ -186,10 +210,11 @@ def build_layout(machine: Machine, settings: NodeSettings, *, strict: bool = Tru
         base_page_kib=machine.base_page_kib, page_sizes=tuple(sorted({size for cell in cells for size in cell.pages})),
         pages=immutables.Map((stock.pool, (cell.id, stock)) for cell in cells for stock in cell.pages.values()),
         base_pools=tuple(cell.base.pool for cell in cells), vcpu_pools=tuple(cell.vcpu_pool for cell in cells),
-        memory=_memory(machine, settings), disks=_disks(machine, settings), classes=_classes(settings.inventories),
+        memory=_memory(machine, settings), disks=_disks(machine, settings), classes=_classes(settings, provided),
         devices=immutables.Map({kind: tuple(d for d in granted if d.kind == kind) for kind in {d.kind for d in granted}}),
         known=immutables.Map((device.unit, device) for device in devices), grantable=frozenset(device.unit for device in granted),
-        slots=immutables.Map(slot_table(devices)), above=_above(devices), traits=frozenset(machine.traits),
+        slots=immutables.Map(slot_table(devices)), above=_above(devices),
+        traits=frozenset((*machine.traits, *provided.traits)), file_backed=bool(settings.file_backed_memory_bytes),
     )  # fmt: skip
 
 
@@ -220,6 +245,21 @@ def check_sets(machine: Machine, settings: NodeSettings, *, strict: bool = True)
             if unknown:
                 text = format_cpu_list(cpus_of(unknown))
                 raise InvalidRequest(f"{name} names CPU {text}; the machine has {format_cpu_list(cpus_of(there)) or 'none'}", found=text)
+
+
+def check_memory(machine: Machine, settings: NodeSettings, *, strict: bool = True) -> None:
+    """Raise InvalidRequest if file-backed memory stands beside overcommit or, if `strict`, huge pages kept back (Nova 34, virt/libvirt)."""
+    size, ratio = settings.file_backed_memory_bytes, settings.ram_allocation_ratio
+    if size and ratio != RATIO_ONE:
+        raise InvalidRequest(
+            f"file_backed_memory {size} bytes beside ram_allocation_ratio {format_ratio(ratio)}: with file-backed memory it must be 1.0",
+            found=ratio,
+        )
+    huge = [each for each in settings.reserved_huge_pages if each.size_kib != machine.base_page_kib]
+    if size and huge and strict:
+        raise InvalidRequest(
+            f"file_backed_memory {size} bytes beside reserved_huge_pages: with file-backed memory no huge page is handed out", found=size
+        )
 
 
 def _sets(settings: NodeSettings, free: int) -> tuple[int, int]:
@@ -265,8 +305,9 @@ def _cell(
     dedicated: int,
     zero: int,
     kept: Mapping[tuple[int, int], int],
+    huge: bool,
 ) -> CellLayout:
-    """Return the layout of one cell; `members` are its CPUs, core by core."""
+    """Return the layout of one cell; `members` are its CPUs, core by core; `huge`: huge pages are handed out."""
     cpus = mask_of(cpu.id for cpu in members) & usable
     by_core: dict[int, int] = {}
     for cpu in members:
@@ -274,7 +315,7 @@ def _cell(
             by_core[cpu.core] = by_core.get(cpu.core, 0) | 1 << cpu.id
     cores = tuple(by_core.values())
     sizes = {core.bit_count() for core in cores}
-    totals = {pool.size_kib: pool.total for pool in cell.pages if pool.size_kib != base_kib}
+    totals = {pool.size_kib: pool.total for pool in cell.pages if huge and pool.size_kib != base_kib}
     totals[base_kib] = cell.base_pages(base_kib)
     pages = {size: _page_stock(cell.id, size, total, kept.get((cell.id, size), 0)) for size, total in totals.items()}
     return CellLayout(
@@ -320,9 +361,9 @@ def _above(devices: Iterable[Device]) -> immutables.Map[UnitId, tuple[Slot, ...]
 
 
 def _memory(machine: Machine, settings: NodeSettings) -> Inventory:
-    """Return the ordinary memory of the node in bytes, no more than the process may use."""
-    total = sum(cell.ordinary_bytes for cell in machine.cells)
-    if machine.memory_limit_bytes is not None:
+    """Return the ordinary memory of the node in bytes, no more than the process may use; file-backed memory stands in its place (C14)."""
+    total = settings.file_backed_memory_bytes or sum(cell.ordinary_bytes for cell in machine.cells)
+    if machine.memory_limit_bytes is not None and not settings.file_backed_memory_bytes:
         total = min(total, machine.memory_limit_bytes)
     return _inventory("MEMORY_BYTES", total, settings.reserved_memory(total), settings.ram_allocation_ratio)
 
@@ -343,10 +384,11 @@ def _disks(machine: Machine, settings: NodeSettings) -> immutables.Map[PoolId, I
     )
 
 
-def _classes(inventories: Iterable[Inventory]) -> immutables.Map[ResourceClass, Inventory]:
+def _classes(settings: NodeSettings, provided: Provided) -> immutables.Map[ResourceClass, Inventory]:
     """Return the plain classes by name; raises InvalidRequest on one named twice, impossible (C11), or counted by the machine itself."""
     classes: dict[ResourceClass, Inventory] = {}
-    for inventory in inventories:
+    own = {inventory.resource_class for inventory in settings.inventories}
+    for inventory in (*settings.inventories, *(each for each in provided.inventories if each.resource_class not in own)):
         name = inventory.resource_class
         if name in OWN_CLASSES:
             raise InvalidRequest(f"inventory of {name}: that class is counted from the machine itself", resource_class=name)

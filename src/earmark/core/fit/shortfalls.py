@@ -80,7 +80,8 @@ def node_reasons(request: Request, supply: Supply, size: int, pages: int) -> lis
             reasons.append(broken_rule(f"pages:{size}", request.memory_bytes, detail))
         if size not in layout.page_sizes:
             sizes = ", ".join(str(known) for known in layout.page_sizes) or "none"
-            detail = f"the node has no pages of {size} KiB, its sizes are: {sizes}"
+            files = "; its memory is file-backed, no huge page is handed out" if layout.file_backed else ""
+            detail = f"the node has no pages of {size} KiB, its sizes are: {sizes}{files}"
             reasons.append(broken_rule(f"pages:{size}", pages, detail, code="unknown_unit"))
         if size == layout.base_page_kib:
             reasons += stock_reasons(MEMORY, layout.memory, ordinary_used(supply), pages * size * KIB, size=True)

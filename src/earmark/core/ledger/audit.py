@@ -22,7 +22,7 @@ class Finding(Value, frozen=True):
     """One contradiction or oddity.
 
     `code` is stable: double_grant, index_drift, layout_drift, guard_drift, snapshot_drift, chain, two_mains, no_deadline, no_cause,
-    wrong_node, bad_amount, missing, overage, stray_leg, move_drift, held_by_deleted.
+    wrong_node, bad_amount, missing, overage, withdrawn, orphan, stray_leg, move_drift, held_by_deleted.
     """
 
     code: str
@@ -35,7 +35,7 @@ class Finding(Value, frozen=True):
 
 def audit_node(state: NodeState, guard: Sequence[SlotRow] | None = None) -> tuple[Finding, ...]:
     """Return what is wrong with one node's state; `guard` are the store's slot rows to compare with (None: not compared)."""
-    found = [*_double_grants(state), *_drift(state), *_claims(state), *_overages(state)]
+    found = [*_double_grants(state), *_drift(state), *_claims(state), *_overages(state), *_orphans(state)]
     found += [
         Finding(code="missing", severity="warning", node=state.node, unit=unit, detail=f"{unit} is held and the machine no longer has it")
         for unit in sorted(state.missing)
@@ -110,11 +110,26 @@ def _overages(state: NodeState) -> list[Finding]:
     if state.layout is None:
         return []
     found = []
+    gone = frozenset(state.layout.withdrawn(state.free.used))
     for stock in state.layout.inventories(state.free):
-        if not stock.admits(0, stock.used):
+        if stock.pool in gone:
+            detail = f"{stock.pool}: {stock.used} in use and the node has no such inventory any more; what is held stays held"
+            found.append(Finding(code="withdrawn", severity="warning", node=state.node, unit=stock.pool, detail=detail))
+        elif not stock.admits(0, stock.used):
             detail = f"{stock.pool}: {stock.used} in use of {stock.capacity}; legal after capacity shrank, nothing more is granted"
             found.append(Finding(code="overage", severity="warning", node=state.node, unit=stock.pool, detail=detail))
     return found
+
+
+def _orphans(state: NodeState) -> list[Finding]:
+    """Return what is still held on a retired node: nobody may be there to end it (A13)."""
+    if state.retired is None:
+        return []
+    detail = f"is left on node {state.name}, which was retired: {state.retired}"
+    return [
+        Finding(code="orphan", severity="warning", node=state.node, claim=claim_id, detail=f"claim {claim_id} {detail}")
+        for claim_id, _ in state.grants()
+    ]
 
 
 def _guard(state: NodeState, guard: Sequence[SlotRow]) -> list[Finding]:

@@ -11,7 +11,7 @@ from msgspec import Meta
 from earmark.core.model.claim import HOLDERS_MAX, Cause, Claim, Holder, Leg, Moment, Purpose
 from earmark.core.model.grant import Grant
 from earmark.core.model.ids import ClaimId, ConsumerId, NodeId, Owner, UnitId
-from earmark.core.model.node import NodeSettings
+from earmark.core.model.node import NodeSettings, Provided
 from earmark.core.model.request import Request
 from earmark.core.model.topology import Machine
 from earmark.core.model.value import Value
@@ -26,10 +26,13 @@ class Command(Value, frozen=True):
 
 
 class RegisterNode(Command, frozen=True):
-    """Enter a node into the ledger."""
+    """Enter a node into the ledger, or find it again: with the host that runs it, its machine and its settings, as far as they are known."""
 
     name: str
     machine_ref: str | None = None
+    host: str | None = None
+    machine: Machine | None = None
+    settings: NodeSettings | None = None
 
 
 class RehomeNode(Command, frozen=True):
@@ -37,6 +40,31 @@ class RehomeNode(Command, frozen=True):
 
     machine_ref: str | None
     reason: str
+
+
+class HostNode(Command, frozen=True):
+    """Say that another host runs a node from now on."""
+
+    host: str
+    reason: str
+
+
+class RetireNode(Command, frozen=True):
+    """Say that a node is gone: nothing new is granted, what is held is left as orphans."""
+
+    reason: str
+
+
+class RestoreNode(Command, frozen=True):
+    """Say that a retired node is back."""
+
+    reason: str = ""
+
+
+class ProvideNode(Command, frozen=True):
+    """Replace what provider configuration adds to a node."""
+
+    provided: Provided
 
 
 class ObserveMachine(Command, frozen=True):
@@ -147,7 +175,7 @@ class ReturnNode(Command, frozen=True):
 
 
 Outcome = Literal[
-    "registered", "rehomed", "observed", "configured", "cordoned", "uncordoned",
+    "registered", "rehomed", "hosted", "retired", "restored", "provided", "observed", "configured", "cordoned", "uncordoned",
     "held", "confirmed", "bound", "renewed", "draining", "released", "quarantined", "returned", "swept",
 ]  # fmt: skip
 

@@ -15,7 +15,7 @@ from earmark.core.fit.fit import fit
 from earmark.core.fit.judge import judge
 from earmark.core.ledger import commands as c
 from earmark.core.ledger import events as e
-from earmark.core.ledger.decide_node import configure, cordon_unit, observe, register, rehome, uncordon
+from earmark.core.ledger.decide_node import configure, cordon_unit, host, observe, provide, register, rehome, restore, retire, uncordon
 from earmark.core.ledger.decide_time import came_back, give_back, pids, sweep
 from earmark.core.ledger.decision import Decision, Facts, about
 from earmark.core.ledger.reasons import with_holders
@@ -34,7 +34,7 @@ def decide(state: NodeState | None, command: c.Command, facts: Facts) -> Decisio
     generation than the command needs.
     """
     if isinstance(command, c.RegisterNode):
-        return register(state, command)
+        return register(state, command, facts)
     if state is None:
         raise UnknownNode(f"node {command.node} is not in this ledger", node=command.node)
     if state.unknown is not None:
@@ -233,6 +233,10 @@ RULES: dict[type[c.Command], Rule] = {
     c.ReturnUnits: give_back,
     c.ReturnNode: came_back,
     c.RehomeNode: rehome,
+    c.HostNode: host,
+    c.RetireNode: retire,
+    c.RestoreNode: restore,
+    c.ProvideNode: provide,
     c.ObserveMachine: observe,
     c.ConfigureNode: configure,
     c.CordonUnit: cordon_unit,

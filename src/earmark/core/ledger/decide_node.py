@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import msgspec
 
 from earmark.core.fit.layout import build_layout
@@ -12,15 +14,113 @@ from earmark.core.ledger.differences import differences, with_known_names
 from earmark.core.ledger.state import NODE_CORDON, NodeState, present_units
 from earmark.core.model.claim import Cordon
 from earmark.core.model.ids import UnitId, resource_class
+from earmark.core.model.node import NodeSettings, Provided
 from earmark.core.model.topology import Machine
+from earmark.core.model.units import counted
 from earmark.errors import InvalidRequest, UnknownUnit
 
+CUSTOM = re.compile(r"CUSTOM_[A-Z0-9_]{1,248}")
 
-def register(state: NodeState | None, command: c.RegisterNode) -> Decision:
-    """Enter a node; one that is there already is answered."""
+
+def register(state: NodeState | None, command: c.RegisterNode, facts: Facts) -> Decision:
+    """Enter a node, or find it again by its uuid: a retired one is restored, another host's is not taken over (A10).
+
+    Raises InvalidRequest if the name is another node's or the node has another name, or for settings that are impossible on its machine.
+    """
     if state is not None:
-        return Decision(outcome="registered", message=f"node {state.name} is in the ledger already")
-    return Decision(events=(e.NodeRegistered(node=command.node, name=command.name, machine=command.machine_ref),), outcome="registered")
+        return _found(state, command, facts)
+    if facts.named is not None:
+        raise InvalidRequest(
+            f"there is a node {command.name!r} already, with the uuid {facts.named}: report it under that, or choose another name",
+            node=facts.named,
+        )
+    events: list[e.Event] = [e.NodeRegistered(node=command.node, name=command.name, machine=command.machine_ref)]
+    if command.host is not None:
+        events.append(e.NodeHosted(host=command.host))
+    if command.machine is not None:
+        machine = steady(command.machine)
+        events.append(e.MachineObserved(machine=machine, inventory_version=1, differences=differences(None, machine)))
+    if command.settings is not None and command.settings != NodeSettings():
+        possible(command.settings, command.machine)
+        events.append(e.NodeConfigured(settings=command.settings))
+    return Decision(events=tuple(events), outcome="registered")
+
+
+def _found(state: NodeState, command: c.RegisterNode, facts: Facts) -> Decision:
+    """Answer for a node that is there already, with what its own host says anew."""
+    if command.name != state.name:
+        raise InvalidRequest(
+            f"the node with the uuid {state.node} is named {state.name!r}, not {command.name!r}: a node keeps its name", node=state.node
+        )
+    if state.unknown is not None:
+        return Decision(outcome="registered", message="is in the ledger already")
+    if command.host is not None and state.host is not None and command.host != state.host:
+        message = f"is run by host {state.host}; it is not taken over by {command.host} until it is rehomed"
+        return Decision(outcome="registered", message=message)
+    events: list[e.Event] = []
+    if command.host is not None and state.host is None:
+        events.append(e.NodeHosted(host=command.host))
+    if state.retired is not None and (command.host is not None or command.machine is not None or state.host is None):
+        events.append(e.NodeRestored(reason="it was reported again"))
+    changes: tuple[str, ...] = ()
+    if command.machine is not None:
+        seen = observe(state, c.ObserveMachine(node=state.node, machine=command.machine), facts)
+        events += seen.events
+        changes = seen.differences
+    if command.settings is not None:
+        events += configure(state, c.ConfigureNode(node=state.node, settings=command.settings), facts).events
+    restored = any(isinstance(event, e.NodeRestored) for event in events)
+    return Decision(
+        events=tuple(events), outcome="restored" if restored else "registered", message="is in the ledger already", differences=changes
+    )
+
+
+def host(state: NodeState, command: c.HostNode, _facts: Facts) -> Decision:
+    """Let another host run the node, with everything that is held on it; it is answered where that is so already."""
+    if state.runs_on == command.host:
+        return Decision(outcome="hosted", message=f"is run by host {command.host} already")
+    return Decision(events=(e.NodeHosted(host=command.host, reason=command.reason),), outcome="hosted")
+
+
+def retire(state: NodeState, command: c.RetireNode, _facts: Facts) -> Decision:
+    """Retire a node; the claims that are left on it are named: nothing is dropped (A13)."""
+    left = tuple(claim_id for claim_id, _ in state.grants())
+    orphans = f"{counted(len(left), 'claim')} left on it as {'orphans' if len(left) != 1 else 'an orphan'}" if left else ""
+    if state.retired is not None:
+        message = f"was retired already: {state.retired}" + (f"; {orphans}" if orphans else "")
+        return Decision(outcome="retired", message=message, touched=left)
+    return Decision(events=(e.NodeRetired(reason=command.reason),), outcome="retired", message=orphans, touched=left)
+
+
+def restore(state: NodeState, command: c.RestoreNode, _facts: Facts) -> Decision:
+    """Take a retired node back, with everything that was held on it."""
+    if state.retired is None:
+        return Decision(outcome="restored", message="is not retired")
+    return Decision(events=(e.NodeRestored(reason=command.reason),), outcome="restored")
+
+
+def provide(state: NodeState, command: c.ProvideNode, _facts: Facts) -> Decision:
+    """Record what provider configuration adds to a node; a class that its settings have is left out and said so (K3).
+
+    Raises InvalidRequest for what is no custom class or trait, or an impossible inventory.
+    """
+    own = {each.resource_class for each in state.settings.inventories}
+    notes = tuple(
+        f"{each.resource_class} is in the node's own inventory, which stands"
+        for each in command.provided.inventories
+        if each.resource_class in own
+    )
+    for name in (*(each.resource_class for each in command.provided.inventories), *command.provided.traits):
+        if not CUSTOM.fullmatch(name):
+            raise InvalidRequest(f"{name!r} is not a custom class or trait: CUSTOM_ and capital letters, digits and _ are", found=name)
+    kept = Provided(
+        inventories=tuple(sorted((i for i in command.provided.inventories if i.resource_class not in own), key=lambda i: i.resource_class)),
+        traits=tuple(sorted(set(command.provided.traits))),
+    )
+    if kept == state.provided:
+        return Decision(outcome="provided", message="has that already", differences=notes)
+    build_layout(state.machine or Machine(), state.settings, kept, strict=False)
+    return Decision(events=(e.NodeProvided(provided=kept),), outcome="provided", differences=notes)
 
 
 def rehome(state: NodeState, command: c.RehomeNode, _facts: Facts) -> Decision:
@@ -49,10 +149,15 @@ def configure(state: NodeState, command: c.ConfigureNode, _facts: Facts) -> Deci
     """Replace the settings; raises InvalidRequest if they are impossible on the machine."""
     if state.settings == command.settings:
         return Decision(outcome="configured", message="has these settings already")
-    for inventory in command.settings.inventories:
-        resource_class(inventory.resource_class)
-    build_layout(state.machine or Machine(), command.settings, strict=state.machine is not None)
+    possible(command.settings, state.machine)
     return Decision(events=(e.NodeConfigured(settings=command.settings),), outcome="configured")
+
+
+def possible(settings: NodeSettings, machine: Machine | None) -> None:
+    """Raise InvalidRequest for settings that are impossible, on the machine if it is known."""
+    for inventory in settings.inventories:
+        resource_class(inventory.resource_class)
+    build_layout(machine or Machine(), settings, strict=machine is not None)
 
 
 def cordon_unit(state: NodeState, command: c.CordonUnit, facts: Facts) -> Decision:

@@ -7,17 +7,18 @@ import msgspec
 from earmark.core.ledger import commands as c
 from earmark.core.ledger import events as e
 from earmark.core.model.claim import Cause, Claim, Leg, Purpose
-from earmark.core.model.ids import ClaimId
+from earmark.core.model.ids import ClaimId, NodeId
 
 
 class Facts(msgspec.Struct, frozen=True, kw_only=True):
     """What deciding needs besides the state: the time, and what the guard rows say of the command's claim and consumer.
 
     `ended` is the cause with which the claim ended, None if it is open or never was; `main` the consumer's open main claim, anywhere
-    in the ledger.
+    in the ledger; `named` the node that has the name of one to be entered.
     """
 
     now_ms: int
+    named: NodeId | None = None
     ended: str | None = None
     main: ClaimId | None = None
 

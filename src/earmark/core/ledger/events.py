@@ -10,7 +10,7 @@ from earmark.core.model.claim import Cause, Cordon, Holder, Leg, Moment, Purpose
 from earmark.core.model.grant import Grant
 from earmark.core.model.ids import ClaimId, ConsumerId, MoveId, NodeId, Owner, UnitId
 from earmark.core.model.instance import InstanceState, Labels, LegPair, MoveKind, MoveOutcome
-from earmark.core.model.node import NodeSettings
+from earmark.core.model.node import NodeSettings, Provided
 from earmark.core.model.request import Request
 from earmark.core.model.topology import Machine
 from earmark.core.model.value import Value
@@ -184,6 +184,21 @@ class NodeRestored(Event, frozen=True):
     reason: str = ""
 
 
+class NodeHosted(Event, frozen=True):
+    """This host runs the node from now on; a node of which none was ever named is a host of its own."""
+
+    type: ClassVar[str] = "node.hosted"
+    host: str
+    reason: str = ""
+
+
+class NodeProvided(Event, frozen=True):
+    """What provider configuration files add to the node is now this, all of it."""
+
+    type: ClassVar[str] = "node.provided"
+    provided: Provided
+
+
 # --- streams of consumers -----------------------------------------------------------------------------------------------------------
 
 
@@ -254,6 +269,8 @@ EVENTS: tuple[type[Event], ...] = (
     LegClosed,
     NodeRetired,
     NodeRestored,
+    NodeHosted,
+    NodeProvided,
     InstanceCreated,
     StateReported,
     MoveOpened,

@@ -20,7 +20,7 @@ from earmark.core.ledger.state import NODE_CORDON, NodeState
 from earmark.core.model.claim import Claim, Quarantine
 from earmark.core.model.grant import Grant, UnitRow
 from earmark.core.model.ids import ClaimId, UnitId
-from earmark.core.model.node import NodeSettings
+from earmark.core.model.node import NodeSettings, Provided
 from earmark.core.model.topology import Machine
 from earmark.errors import InvalidRequest, LedgerBroken
 
@@ -70,18 +70,18 @@ def _rehomed(state: NodeState, event: e.NodeRehomed, _at_ms: int) -> NodeState:
 
 
 def _observed(state: NodeState, event: e.MachineObserved, _at_ms: int) -> NodeState:
-    layout = _layout(state, event.machine, state.settings)
+    layout = _layout(state, event.machine, state.settings, state.provided)
     return replace(state, machine=event.machine, inventory_version=event.inventory_version, layout=layout)
 
 
 def _configured(state: NodeState, event: e.NodeConfigured, _at_ms: int) -> NodeState:
-    layout = _layout(state, state.machine, event.settings) if state.machine is not None else None
+    layout = _layout(state, state.machine, event.settings, state.provided) if state.machine is not None else None
     return replace(state, settings=event.settings, layout=layout)
 
 
-def _layout(state: NodeState, machine: Machine, settings: NodeSettings) -> Layout:
+def _layout(state: NodeState, machine: Machine, settings: NodeSettings, provided: Provided) -> Layout:
     try:
-        return build_layout(machine, settings, strict=False)
+        return build_layout(machine, settings, provided, strict=False)
     except InvalidRequest as error:
         raise LedgerBroken(f"the settings of node {state.name} are impossible on any machine: {error}", node=state.node) from error
 
@@ -205,6 +205,15 @@ def _restored(state: NodeState, _event: e.NodeRestored, _at_ms: int) -> NodeStat
     return replace(state, retired=None)
 
 
+def _hosted(state: NodeState, event: e.NodeHosted, _at_ms: int) -> NodeState:
+    return replace(state, host=event.host)
+
+
+def _provided(state: NodeState, event: e.NodeProvided, _at_ms: int) -> NodeState:
+    layout = _layout(state, state.machine, state.settings, event.provided) if state.machine is not None else None
+    return replace(state, provided=event.provided, layout=layout)
+
+
 def _elsewhere(state: NodeState, event: e.Event, _at_ms: int) -> NodeState:
     raise LedgerBroken(f"{event.type} stands in the stream of node {state.name}, it is about a consumer", node=state.node)
 
@@ -233,6 +242,8 @@ STEPS: dict[type[e.Event], Callable[[NodeState, Any, int], NodeState]] = {
     e.LegClosed: _leg_closed,
     e.NodeRetired: _retired,
     e.NodeRestored: _restored,
+    e.NodeHosted: _hosted,
+    e.NodeProvided: _provided,
     e.InstanceCreated: _elsewhere,
     e.StateReported: _elsewhere,
     e.MoveOpened: _elsewhere,
@@ -243,5 +254,5 @@ STEPS: dict[type[e.Event], Callable[[NodeState, Any, int], NodeState]] = {
 
 def recomputed(state: NodeState) -> NodeState:
     """Return the state with everything derived computed anew from claims, quarantines, machine and settings."""
-    layout = build_layout(state.machine, state.settings, strict=False) if state.machine is not None else None
+    layout = build_layout(state.machine, state.settings, state.provided, strict=False) if state.machine is not None else None
     return msgspec.structs.replace(state, layout=layout, free=state.free.recompute(state.grants()))

@@ -12,8 +12,8 @@ from earmark.core.fit.layout import Layout, build_layout
 from earmark.core.ledger.codec import NOT_JSON, Head
 from earmark.core.model.claim import Claim, Cordon, Quarantine
 from earmark.core.model.grant import Grant
-from earmark.core.model.ids import ClaimId, NodeId, UnitId
-from earmark.core.model.node import NodeSettings
+from earmark.core.model.ids import ClaimId, NodeId, Trait, UnitId
+from earmark.core.model.node import NodeSettings, Provided
 from earmark.core.model.topology import Machine
 from earmark.core.model.value import Value
 from earmark.errors import InvalidRecord, InvalidRequest, LedgerBroken
@@ -25,11 +25,16 @@ NODE_CORDON = ""
 """The key of the node's own cordon in `NodeState.cordons`."""
 
 
+STATUS_DISABLED = Trait("COMPUTE_STATUS_DISABLED")
+"""The trait of a node that gets no new grants (os-traits 3; Nova 34, compute/resource_tracker.py)."""
+
+
 class NodeState(msgspec.Struct, frozen=True, kw_only=True):
     """One node at one sequence of its stream.
 
     `failed_builds` counts main claims that ended without ever being confirmed, since the last one that was (T4). `retired` is the reason
-    for which the node was retired, None while it is not.
+    for which the node was retired, None while it is not. `host` is the host that runs the node, None where none was ever named;
+    `provided` what provider configuration files add.
     `layout` is None until the machine was observed. `unknown` names an event that this program does not understand: the stream may then
     be read and not written. `boot_id` is the boot under which the machine was last observed.
     """
@@ -49,6 +54,8 @@ class NodeState(msgspec.Struct, frozen=True, kw_only=True):
     cordons: immutables.Map[str, Cordon] = immutables.Map()
     failed_builds: int = 0
     retired: str | None = None
+    host: str | None = None
+    provided: Provided = Provided()
     unknown: str | None = None
 
     @property
@@ -67,7 +74,27 @@ class NodeState(msgspec.Struct, frozen=True, kw_only=True):
         if self.layout is None:
             return None
         cpus, units = blocked(self.cordons)
-        return Supply(layout=self.layout, free=self.free, blocked_cpus=cpus, blocked_units=units)
+        layout = self.layout
+        if self.disabled is not None:
+            layout = msgspec.structs.replace(layout, traits=self.traits)
+        return Supply(layout=layout, free=self.free, blocked_cpus=cpus, blocked_units=units)
+
+    @property
+    def disabled(self) -> str | None:
+        """Why the node gets no new grants although it is not retired, None while it is open: the reason of its own cordon."""
+        cordon = self.cordons.get(NODE_CORDON)
+        return None if cordon is None else cordon.reason
+
+    @property
+    def traits(self) -> frozenset[Trait]:
+        """The traits of the node: its machine's, those of provider configuration, and COMPUTE_STATUS_DISABLED while it is disabled (R4)."""
+        own = self.layout.traits if self.layout is not None else frozenset(self.provided.traits)
+        return frozenset(Trait(trait) for trait in own) | ({STATUS_DISABLED} if self.disabled is not None else set())
+
+    @property
+    def runs_on(self) -> str:
+        """The host that runs the node: a node of which none was named is a host of its own."""
+        return self.host or self.name
 
     @property
     def missing(self) -> frozenset[UnitId]:
@@ -107,6 +134,8 @@ class StateImage(Value, frozen=True):
     cordons: tuple[Cordon, ...] = ()
     failed_builds: int = 0
     retired: str | None = None
+    host: str | None = None
+    provided: Provided = Provided()
     unknown: str | None = None
 
 
@@ -140,7 +169,7 @@ def image_of(state: NodeState) -> StateImage:
         inventory_version=state.inventory_version, settings=state.settings, claims=tuple(state.live()),
         quarantines=tuple(sorted(state.quarantines.values(), key=lambda q: q.claim)),
         cordons=tuple(sorted(state.cordons.values(), key=lambda c: c.unit or NODE_CORDON)), failed_builds=state.failed_builds,
-        retired=state.retired, unknown=state.unknown,
+        retired=state.retired, host=state.host, provided=state.provided, unknown=state.unknown,
     )  # fmt: skip
 
 
@@ -149,11 +178,12 @@ def state_of(image: StateImage) -> NodeState:
     state = NodeState(
         node=image.node, name=image.name, head=Head(image.sequence, image.epoch, image.at_ms, image.hash), machine_ref=image.machine_ref,
         boot_id=image.boot_id, machine=image.machine, inventory_version=image.inventory_version, settings=image.settings,
-        layout=build_layout(image.machine, image.settings, strict=False) if image.machine is not None else None,
+        layout=build_layout(image.machine, image.settings, image.provided, strict=False) if image.machine is not None else None,
         claims=immutables.Map((claim.id, claim) for claim in image.claims),
         quarantines=immutables.Map((quarantine.claim, quarantine) for quarantine in image.quarantines),
         cordons=immutables.Map((cordon.unit or NODE_CORDON, cordon) for cordon in image.cordons),
-        failed_builds=image.failed_builds, retired=image.retired, unknown=image.unknown,
+        failed_builds=image.failed_builds, retired=image.retired, host=image.host,
+        provided=image.provided, unknown=image.unknown,
     )  # fmt: skip
     return msgspec.structs.replace(state, free=Free.recompute(state.grants()))
 

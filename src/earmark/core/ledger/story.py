@@ -54,6 +54,11 @@ def line(event: e.Event) -> str:  # noqa: C901, PLR0912 - one case for each even
             return f"the node was retired: {event.reason}"
         case e.NodeRestored():
             return "the node was restored" + (f": {event.reason}" if event.reason else "")
+        case e.NodeHosted():
+            return f"host {event.host} runs the node" + (f": {event.reason}" if event.reason else "")
+        case e.NodeProvided():
+            added = [each.resource_class for each in event.provided.inventories] + list(event.provided.traits)
+            return "provider configuration adds " + (", ".join(added) or "nothing")
         case e.InstanceCreated():
             return f"{event.kind} {event.name} was created for {event.owner}"
         case e.StateReported():

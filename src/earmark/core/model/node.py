@@ -10,7 +10,7 @@ from typing import Annotated, Literal
 from msgspec import Meta
 
 from earmark.core.model.cpuset import CpuNumber
-from earmark.core.model.ids import UnitId
+from earmark.core.model.ids import Trait, UnitId
 from earmark.core.model.inventory import Inventory
 from earmark.core.model.units import GIB, MIB
 from earmark.core.model.value import Value
@@ -30,6 +30,13 @@ class ReservedPages(Value, frozen=True):
     cell: int
     size_kib: int
     count: Annotated[int, Meta(ge=0)]
+
+
+class Provided(Value, frozen=True):
+    """What provider configuration files add to a node: inventories of custom classes, and custom traits (K1), sorted by name."""
+
+    inventories: tuple[Inventory, ...] = ()
+    traits: tuple[Trait, ...] = ()
 
 
 class NodeSettings(Value, frozen=True):
