@@ -116,7 +116,8 @@ def report(draft: Draft, command: lc.ReportState, facts: LifeFacts) -> LifeDecis
     if not made and known.instance.state == "deleted" and command.state != "deleted":
         raise Conflict(f"instance {command.consumer} is deleted; create it anew", consumer=command.consumer)
     same = not made and (known.instance.state, known.instance.task) == (command.state, command.task)
-    frees = command.state in FREEING and (command.state == "deleted" or not same)
+    entered = made or known.instance.state != command.state
+    frees = command.state in FREEING and (command.state == "deleted" or entered)
     _check_nodes(command, facts, all_of_them=frees)
     touched: tuple[ClaimId, ...] = ()
     if frees:
