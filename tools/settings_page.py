@@ -7,7 +7,7 @@ from pathlib import Path
 
 import msgspec
 
-from earmark.core.model.units import format_duration
+from earmark.core.model.units import format_duration, format_ratio
 from earmark.settings import ONLY_OUTSIDE_FILES, PREFIX, Settings, keys
 
 PAGE = Path(__file__).resolve().parents[1] / "docs/reference/settings.md"
@@ -20,7 +20,7 @@ Earmark reads, the last one wins: its defaults, `/etc/earmark/earmark.toml`, `$X
 
 A key that does not exist, a value of the wrong type or out of its bounds, or a combination that cannot work is an error that names the
 source and the key; nothing is ignored. A file is refused if it, or its folder, belongs to neither root nor you or may be written by
-others. Durations are written `"90s"`, `"10m"`, `"1h30m"`.
+others. Durations are written `"90s"`, `"10m"`, `"1h30m"`, ratios `4`, `1.5`.
 
 """
 
@@ -33,6 +33,8 @@ def shown(field: str, value: object) -> str:
         return "unset"
     if field.endswith("_ms") and isinstance(value, int):
         return f'`"{format_duration(value)}"`'
+    if field.endswith("_milli") and isinstance(value, int):
+        return f"`{format_ratio(value)}`"
     if isinstance(value, bool):
         return f"`{str(value).lower()}`"
     if isinstance(value, tuple):

@@ -16,7 +16,9 @@ from typing import Annotated, Literal, NamedTuple
 import msgspec
 from msgspec import Meta
 
-from earmark.core.model.units import format_duration, parse_duration_ms
+from earmark.core.model.inventory import RATIO_ONE
+from earmark.core.model.node import Ratio
+from earmark.core.model.units import format_duration, parse_duration_ms, parse_ratio
 from earmark.core.model.value import Value
 from earmark.errors import InvalidRequest, InvalidSetting
 
@@ -34,6 +36,8 @@ DAY_MS = 24 * 3600 * 1000
 MINUTE_MS = 60 * 1000
 
 DISK_NAME = re.compile(r"[a-z][a-z0-9_-]{0,31}")
+NO_RATIO = frozenset({"none", "0", "0.0"})
+"""What stands for a ratio that is not configured (Nova 34, conf/compute.py: None and 0.0)."""
 TEXTS_OF_BOOL = {"true": True, "1": True, "yes": True, "on": True, "false": False, "0": False, "no": False, "off": False}
 
 
@@ -45,7 +49,7 @@ class DiskPath(Value, frozen=True):
 
 
 class Settings(Value, frozen=True):
-    """How this program runs. Times are milliseconds here and durations ("10m") in files, environment and flags."""
+    """How this program runs. Times are milliseconds here and durations ("10m") outside, ratios thousandths here and decimals outside."""
 
     ledger: Annotated[
         str | None,
@@ -119,6 +123,48 @@ class Settings(Value, frozen=True):
             extra={"security": "The size of a named path is read and recorded; nothing is written there."},
         ),
     ] = (DiskPath(name="root", path="/"),)
+    cpu_allocation_ratio_milli: Annotated[
+        Ratio | None,
+        Meta(
+            description="The ratio (shared vCPUs per shared CPU) that this machine's node has, whatever it had before. Unset (or 0): what it has is kept.",
+            extra={"security": "Above 1.0, claims share what there is: a guest can be starved by its neighbours, never given what another holds alone."},
+        ),
+    ] = None  # fmt: skip
+    ram_allocation_ratio_milli: Annotated[
+        Ratio | None,
+        Meta(
+            description="The ratio (ordinary memory handed out per memory) that this machine's node has, whatever it had before. Unset (or 0): what it has is kept.",
+            extra={"security": "Above 1.0, claims share what there is: a guest can be starved by its neighbours, never given what another holds alone."},
+        ),
+    ] = None  # fmt: skip
+    disk_allocation_ratio_milli: Annotated[
+        Ratio | None,
+        Meta(
+            description="The ratio (disk space handed out per space) that this machine's node has, whatever it had before. Unset (or 0): what it has is kept.",
+            extra={"security": "Above 1.0, claims share what there is: a guest can be starved by its neighbours, never given what another holds alone."},
+        ),
+    ] = None  # fmt: skip
+    initial_cpu_allocation_ratio_milli: Annotated[
+        Ratio,
+        Meta(
+            description="The cpu_allocation_ratio that a new node is made with where that is unset.",
+            extra={"security": "Above 1.0, claims share what there is: a guest can be starved by its neighbours, never given what another holds alone."},
+        ),
+    ] = RATIO_ONE  # fmt: skip
+    initial_ram_allocation_ratio_milli: Annotated[
+        Ratio,
+        Meta(
+            description="The ram_allocation_ratio that a new node is made with where that is unset.",
+            extra={"security": "Above 1.0, claims share what there is: a guest can be starved by its neighbours, never given what another holds alone."},
+        ),
+    ] = RATIO_ONE  # fmt: skip
+    initial_disk_allocation_ratio_milli: Annotated[
+        Ratio,
+        Meta(
+            description="The disk_allocation_ratio that a new node is made with where that is unset.",
+            extra={"security": "Above 1.0, claims share what there is: a guest can be starved by its neighbours, never given what another holds alone."},
+        ),
+    ] = RATIO_ONE  # fmt: skip
     log_level: Annotated[
         LogLevel,
         Meta(
@@ -216,7 +262,7 @@ def sources(env: Mapping[str, str], flags: Mapping[str, object]) -> Iterator[Sou
 
 def keys() -> tuple[str, ...]:
     """Return the names of all settings as they are written outside, in the order of the struct."""
-    return tuple(field.removesuffix("_ms") for field in Settings.__struct_fields__)
+    return tuple(field.removesuffix("_ms").removesuffix("_milli") for field in Settings.__struct_fields__)
 
 
 def check_key(source: str, key: str, found: object) -> tuple[str, object]:
@@ -227,6 +273,8 @@ def check_key(source: str, key: str, found: object) -> tuple[str, object]:
         raise InvalidSetting(f"{source}: there is no setting {key!r}", source=source, key=key)
     default = getattr(Settings(), field)
     try:
+        if field.endswith("_milli") and isinstance(found, int | float) and not isinstance(found, bool):
+            found = str(found)
         value = from_text(field, found, default) if isinstance(found, str) else found
         if isinstance(default, tuple) and isinstance(value, Mapping):
             value = [{"name": name, "path": path} for name, path in value.items()]
@@ -241,6 +289,8 @@ def from_text(field: str, text: str, default: object) -> object:
     """Return a text from a file, the environment or a flag as the kind of value that the field has; raises ValueError, InvalidRequest."""
     if field.endswith("_ms"):
         return None if default is None and text == "none" else parse_duration_ms(text)
+    if field.endswith("_milli"):
+        return None if default is None and text in NO_RATIO else parse_ratio(text)
     if isinstance(default, bool):
         if text.lower() not in TEXTS_OF_BOOL:
             raise ValueError("true or false is expected")

@@ -14,11 +14,12 @@ from earmark.clock import Clock, SystemClock
 from earmark.core.ledger.commands import RegisterNode
 from earmark.core.ledger.state import NodeState
 from earmark.core.model.ids import NodeId, node_stream
+from earmark.core.model.ratios import Ratios, settings_under
 from earmark.drivers.contract import HostDriver, Observation
 from earmark.drivers.processes import SystemProcesses
 from earmark.drivers.sysfs.observe import SysfsDriver
-from earmark.errors import LedgerForeign
-from earmark.logs import configure
+from earmark.errors import InvalidRequest, LedgerForeign
+from earmark.logs import configure, log
 from earmark.settings import Settings, load
 from earmark.stores import identity, place
 from earmark.stores.contract import Store
@@ -68,6 +69,18 @@ def open_store(settings: Settings) -> SqliteStore:
     return SqliteStore(where.path, gid=where.gid)
 
 
+def memory_store() -> Store:
+    """Return an empty ledger in memory: for scenarios and what-if."""
+    from earmark.stores.memory import MemoryStore  # noqa: PLC0415 - no command that claims needs it
+
+    return MemoryStore()
+
+
+def file_store(path: Path) -> Store:
+    """Open a ledger file that nobody announced, made if it is new: for scenarios, in a folder of their own."""
+    return SqliteStore(path)
+
+
 def tracker_on(store: Store, where: place.Place, host: HostDriver, settings: Settings, clock: Clock, *, observe: bool) -> Tracker:
     """Return a tracker on an open store, with this machine's node registered, observed where that is due, and swept."""
     machine_ref = host.machine_ref()
@@ -77,7 +90,7 @@ def tracker_on(store: Store, where: place.Place, host: HostDriver, settings: Set
     terms = Terms(
         actor=actor(), hold_timeout_ms=settings.hold_timeout_ms, default_ttl_ms=settings.default_ttl_ms,
         drain_grace_ms=settings.drain_grace_ms, rival=None if settings.private else _rival(where, settings),
-        stranger=_stranger(store, copied=known.copied),
+        stranger=_stranger(store, copied=known.copied), fresh=settings_under(ratios_of(settings), None),
     )  # fmt: skip
     writer = Writer(store, clock, actor=terms.actor, epoch=settings.epoch, boot_id=boot_id, timeout_s=settings.busy_timeout_ms / 1000)
     tracker = Tracker(
@@ -90,13 +103,37 @@ def tracker_on(store: Store, where: place.Place, host: HostDriver, settings: Set
             raise LedgerForeign(f"{store.name} does not hold this machine's node and cannot be written", ledger=store.name)
         return tracker
     if state is None:
-        writer.submit(RegisterNode(node=known.uuid, name=known.name, machine_ref=machine_ref))
+        free = not writer.names.named(store, known.name)
+        name = known.name if free else f"{known.name}-{known.uuid[:8]}"  # another node of this ledger has the machine's name
+        writer.submit(RegisterNode(node=NodeId(known.uuid), name=name, machine_ref=machine_ref, settings=terms.fresh))
         state = tracker.node()
+    else:
+        _configured(tracker, state, settings)
     due = state.machine is None or (boot_id and state.boot_id != boot_id)
     if observe or (due and state.unknown is None):
         tracker.observe()
     tracker.sweep()
     return tracker
+
+
+def ratios_of(settings: Settings) -> Ratios:
+    """Return the allocation ratios that the settings name."""
+    return Ratios(
+        cpu=settings.cpu_allocation_ratio_milli, ram=settings.ram_allocation_ratio_milli, disk=settings.disk_allocation_ratio_milli,
+        initial_cpu=settings.initial_cpu_allocation_ratio_milli, initial_ram=settings.initial_ram_allocation_ratio_milli,
+        initial_disk=settings.initial_disk_allocation_ratio_milli,
+    )  # fmt: skip
+
+
+def _configured(tracker: Tracker, state: NodeState, settings: Settings) -> None:
+    """Give this machine's node the configured ratios (C8); ratios that are impossible on it are told, and what it has stands."""
+    wanted = settings_under(ratios_of(settings), state.settings)
+    if wanted == state.settings or state.unknown is not None:
+        return
+    try:
+        tracker.configure(wanted)
+    except InvalidRequest as error:
+        log("node.ratios_impossible", level="warning", node=state.node, code=error.code, error=error.message)
 
 
 def _recall(store: Store, where: place.Place, machine_ref: str | None) -> None:
