@@ -449,6 +449,7 @@ def test_a_move_in_a_block_is_aborted_by_any_exception() -> None:
             pass
 
 
+@pytest.mark.rule("M29")
 def test_two_ledgers_tie_their_legs_by_a_token() -> None:
     """Each knows its half; the destination expires unless its guest is seen, the source never does."""
     with bench(HOST) as left, bench(HOST) as right:
