@@ -472,3 +472,43 @@ def test_two_ledgers_tie_their_legs_by_a_token() -> None:
         assert here(right) == (2, 2048, 20) or right.tracker.claims_of("i")[0].phase == "draining"
         assert_sound(left.tracker)
         assert_sound(right.tracker)
+
+
+def pins(claims: tuple[Claim, ...]) -> list[int]:
+    """Return the CPUs of some claims, as many times as they are held."""
+    return [cpu for claim in claims for cpu in claim.grant.cpus]
+
+
+@pytest.mark.rule("S29", "W4", "W39")
+@pytest.mark.parametrize("kind", ["resize", "migration"])
+def test_a_pinned_guest_moves_on_one_node_beside_a_competitor(kind: MoveKind) -> None:
+    """Old and new CPUs are distinct, the competitor gets neither, and confirm frees just the old ones."""
+    small = Request(vcpus=2, cpu_policy="dedicated", memory_bytes=2 * GIB, disk_bytes=20 * GIB)
+    large = Request(vcpus=4, cpu_policy="dedicated", memory_bytes=4 * GIB, disk_bytes=40 * GIB)
+    settings = NodeSettings(reserved_host_memory_bytes=0, reserved_host_disk_bytes=0, allow_migrate_to_same_host=True)
+    with bench(HOST, settings=settings) as world:
+        first = built(world, request=small)
+        opened(world.tracker.open_move("i", kind, request=large if kind == "resize" else None))
+        assert_sound(world.tracker)
+        other = built(world, "y", small)
+        held = pins((*world.tracker.claims_of("i"), other))
+        assert len(held) == len(set(held)) == (8 if kind == "resize" else 6)
+        world.tracker.confirm_move("i")
+        left = pins((*world.tracker.claims_of("i"), other))
+        assert set(left) == set(held) - set(first.grant.cpus)
+
+
+@pytest.mark.rule("S30", "W5")
+def test_a_pinned_revert_beside_a_competitor() -> None:
+    """While the move is being reverted nobody gets the source's CPUs; afterwards they are the instance's own."""
+    small = Request(vcpus=2, cpu_policy="dedicated", memory_bytes=2 * GIB, disk_bytes=20 * GIB)
+    with bench(HOST) as world:
+        with_second(world)
+        first = built(world, request=small)
+        opened(world.tracker.open_move("i", "migration", to="B"))
+        world.tracker.finish_move("i")
+        world.tracker.revert_move("i")
+        assert_sound(world.tracker)
+        other = built(world, "y", small)
+        assert set(other.grant.cpus).isdisjoint(first.grant.cpus)
+        assert here(world) == (4, 4096, 40)

@@ -345,10 +345,14 @@ class Lives(Keeping):
             try:
                 return self._writer.submit(command)
             except Conflict:
-                again = made()
-                if set(again.nodes) <= set(command.nodes) or isinstance(again, lc.OpenMove):
+                if _ground(made()) == _ground(command):
                     raise
         return self._writer.submit(made())
+
+
+def _ground(command: lc.LifeCommand) -> tuple[tuple[NodeId, ...], tuple[ClaimId | None, ...]]:
+    """Return what a command was made from: the nodes that the consumer is on, and the claims that a move is to leave."""
+    return command.nodes, tuple(plan.source for plan in command.legs) if isinstance(command, lc.OpenMove) else ()
 
 
 def new_claim() -> ClaimId:
