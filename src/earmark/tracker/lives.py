@@ -15,12 +15,12 @@ from earmark.core.ledger import commands as c
 from earmark.core.ledger import life_commands as lc
 from earmark.core.ledger.consumer import ConsumerState
 from earmark.core.ledger.decide_time import due_leg
-from earmark.core.ledger.moves import Fate, Fates, status_of
+from earmark.core.ledger.moves import Fate, Fates, device_pairs, status_of
 from earmark.core.ledger.state import NodeState
 from earmark.core.model import ids
 from earmark.core.model.claim import Claim, Holder
 from earmark.core.model.grant import Grant
-from earmark.core.model.ids import ClaimId, ConsumerId, MoveId, NodeId, Owner
+from earmark.core.model.ids import ClaimId, ConsumerId, MoveId, NodeId, Owner, UnitId
 from earmark.core.model.instance import InstanceState, Labels, Move, MoveKind, MoveStatus
 from earmark.core.model.refusal import Refusal
 from earmark.core.model.request import Request
@@ -205,6 +205,21 @@ class Lives(Keeping):
     def move_status(self, move: Move) -> MoveStatus:
         """Return what the legs of a move say of it, read from the ledger now."""
         return status_of(move, self._fates(move))
+
+    def device_pairs(self, move: Move) -> tuple[tuple[UnitId, UnitId], ...]:
+        """Return which device of an open move's source becomes which at its destination, for the launcher (M26, M27)."""
+        claims = {claim.id: claim for claim in self.claims_of(move.consumer)}
+        found: list[tuple[UnitId, UnitId]] = []
+        for pair in move.legs:
+            source = claims.get(pair.source.claim) if pair.source is not None else None
+            destination = claims.get(pair.destination.claim) if pair.destination is not None else None
+            if source is not None and destination is not None:
+                found += device_pairs(source, destination, self._kinds(source.node), self._kinds(destination.node))
+        return tuple(found)
+
+    def _kinds(self, node: NodeId) -> dict[UnitId, str]:
+        machine = self._known(node).machine
+        return {device.unit: device.kind for device in machine.devices} if machine is not None else {}
 
     def moves(self, *, open_only: bool = True) -> tuple[Move, ...]:
         """Return the open moves of all consumers, or all that are remembered, in order of their beginning."""

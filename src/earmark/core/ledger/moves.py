@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from typing import NamedTuple
 
 from earmark.core.model.claim import Claim
-from earmark.core.model.ids import ClaimId
+from earmark.core.model.ids import ClaimId, UnitId
 from earmark.core.model.instance import Leg, Move, MoveOutcome, MoveStatus
 
 LEFT = frozenset({"moved", "evacuated"})
@@ -28,6 +28,8 @@ class Fate(NamedTuple):
 
 
 Fates = Mapping[ClaimId, Fate]
+Kinds = Mapping[UnitId, str]
+"""The kind of each device that a node has."""
 
 
 def status_of(move: Move, fates: Fates) -> MoveStatus:
@@ -75,3 +77,19 @@ def _of_source(move: Move, source: Fate | None) -> MoveStatus:
     if _in(move, source):
         return "preparing"
     return move.outcome or "deleted"
+
+
+def device_pairs(source: Claim, destination: Claim, before: Kinds, after: Kinds) -> tuple[tuple[UnitId, UnitId], ...]:
+    """Return which device of the source leg becomes which of the destination leg: kind by kind, in order of their names (M26, M27).
+
+    A named device, which stays where it is, becomes itself. A kind of which there are fewer on one side is paired as far as it goes.
+    """
+    pairs = [(unit, unit) for unit in destination.named]
+    for kind in sorted(set(before.values())):
+        olds = [unit for unit in _devices(source, before, kind) if unit not in destination.named]
+        pairs += zip(olds, _devices(destination, after, kind), strict=False)
+    return tuple(sorted(pairs))
+
+
+def _devices(claim: Claim, kinds: Kinds, kind: str) -> list[UnitId]:
+    return sorted(row.unit for row in claim.grant.units if row.use == "device" and kinds.get(row.unit) == kind)
