@@ -18,6 +18,10 @@ RELEASED: dict[str, str] = {}
 """Steps that were released, with the hash of their text: they never change."""
 
 
+NOW = MIGRATIONS[-1].version
+"""The schema of this program; the steps after it are those of tests."""
+
+
 def schema_of(connection: apsw.Connection) -> list[object]:
     """Return everything that a file's schema says."""
     return [connection.pragma("user_version"), connection.pragma("application_id"), *connection.execute("SELECT * FROM sqlite_schema")]
@@ -56,9 +60,9 @@ def test_every_table_is_strict(path: Path) -> None:
     SqliteStore(path).close()
     connection = apsw.Connection(str(path))
     tables = [row for row in connection.execute("PRAGMA table_list") if row[2] == "table" and not row[1].startswith("sqlite_")]
-    assert len(tables) == 11
+    assert len(tables) == 13
     assert all(row[5] for row in tables), [row[1] for row in tables if not row[5]]
-    assert {row[1] for row in tables if row[4]} == {"claims", "slots", "answers"}
+    assert {row[1] for row in tables if row[4]} == {"claims", "slots", "answers", "moves"}
     connection.close()
 
 
@@ -105,12 +109,16 @@ def test_an_older_ledger_is_migrated_with_a_copy_before_each_step(path: Path, tm
     """Two steps leave two complete copies of mode 0600, one of each older schema; the ledger itself has everything and the new tables."""
     with SqliteStore(path) as store:
         put(store, A, registered(), held("c-aaaa", [1]))
-    steps = [*MIGRATIONS, step(tmp_path, 2, "CREATE TABLE two (x INTEGER) STRICT"), step(tmp_path, 3, "ALTER TABLE two ADD COLUMN y TEXT")]
+    steps = [
+        *MIGRATIONS,
+        step(tmp_path, NOW + 1, "CREATE TABLE two (x INTEGER) STRICT"),
+        step(tmp_path, NOW + 2, "ALTER TABLE two ADD COLUMN y TEXT"),
+    ]
     with SqliteStore(path, around=Surroundings(migrations=steps)) as store:
         copies = store.migration_copies
         put(store, A, held("c-bbbb", [2]))
         audit(store)
-    assert [copy.name for copy in copies] == ["ledger.db.schema-1.backup", "ledger.db.schema-2.backup"]
+    assert [copy.name for copy in copies] == [f"ledger.db.schema-{version}.backup" for version in (NOW, NOW + 1)]
     assert [copy.stat().st_mode & 0o777 for copy in copies] == [0o600, 0o600]
     with SqliteStore(copies[0]) as copy:
         assert [row.claim for row in copy.claims_like("")] == ["c-aaaa"]
@@ -123,16 +131,16 @@ def test_a_step_that_fails_changes_nothing(path: Path, tmp_path: Path) -> None:
     """A step that breaks off is rolled back whole; the ledger stays what it was, and the copy is there."""
     with SqliteStore(path) as store:
         put(store, A, registered())
-    steps = [*MIGRATIONS, step(tmp_path, 2, "CREATE TABLE two (x INTEGER) STRICT; INSERT INTO nowhere VALUES (1)")]
+    steps = [*MIGRATIONS, step(tmp_path, NOW + 1, "CREATE TABLE two (x INTEGER) STRICT; INSERT INTO nowhere VALUES (1)")]
     with pytest.raises(LedgerBroken):
         SqliteStore(path, around=Surroundings(migrations=steps))
     with SqliteStore(path) as store:
         put(store, A, held("c-aaaa", [1]))
         audit(store)
-    assert path.with_name("ledger.db.schema-1.backup").exists()
+    assert path.with_name(f"ledger.db.schema-{NOW}.backup").exists()
     with pytest.raises(LedgerBroken):
         SqliteStore(path, around=Surroundings(migrations=steps))
-    assert path.with_name("ledger.db.schema-1.backup-1").exists()
+    assert path.with_name(f"ledger.db.schema-{NOW}.backup-1").exists()
 
 
 @pytest.mark.damaged
@@ -140,18 +148,18 @@ def test_a_newer_ledger_is_read_and_not_written(path: Path, tmp_path: Path) -> N
     """A ledger that a newer program has migrated opens to read; a transaction names both schemas; where it cannot even be read it says why."""
     with SqliteStore(path) as store:
         put(store, A, registered(), held("c-aaaa", [1]))
-    newer = [*MIGRATIONS, step(tmp_path, 2, "CREATE TABLE two (x INTEGER) STRICT")]
+    newer = [*MIGRATIONS, step(tmp_path, NOW + 1, "CREATE TABLE two (x INTEGER) STRICT")]
     SqliteStore(path, around=Surroundings(migrations=newer)).close()
     before = path.read_bytes()
     with SqliteStore(path) as store:
         assert not store.writable
         assert isinstance(store.unwritable, LedgerNewer)
         audit(store)
-        with pytest.raises(LedgerNewer, match="schema 2, this program knows 1"), store.transaction():
+        with pytest.raises(LedgerNewer, match=f"schema {NOW + 1}, this program knows {NOW}"), store.transaction():
             pass
         store.backup(path.with_name("copy.db"))
     assert path.read_bytes() == before
-    strange = [*newer, step(tmp_path, 3, "ALTER TABLE events RENAME TO happenings")]
+    strange = [*newer, step(tmp_path, NOW + 2, "ALTER TABLE events RENAME TO happenings")]
     SqliteStore(path, around=Surroundings(migrations=strange)).close()
     with SqliteStore(path) as store, pytest.raises(LedgerBroken):
         store.follow(0)
@@ -159,7 +167,7 @@ def test_a_newer_ledger_is_read_and_not_written(path: Path, tmp_path: Path) -> N
 
 def test_a_migration_waits_for_the_writer(path: Path, tmp_path: Path) -> None:
     """An older ledger is not migrated under a writer who is inside."""
-    steps = [*MIGRATIONS, step(tmp_path, 2, "CREATE TABLE two (x INTEGER) STRICT")]
+    steps = [*MIGRATIONS, step(tmp_path, NOW + 1, "CREATE TABLE two (x INTEGER) STRICT")]
     with SqliteStore(path) as store:
         with store.transaction():
             other = apsw.Connection(str(path))

@@ -29,6 +29,7 @@ from earmark.stores.contract import (
     ANSWERS_KEPT_MS,
     OBSERVATIONS_KEPT_MAX,
     REFUSALS_KEPT_MAX,
+    SAMPLES_KEPT_MAX,
     TICKETS_MAX,
     ClaimRow,
     Remembered,
@@ -414,6 +415,20 @@ def test_the_last_observation_is_kept_for_each_node(store: Store) -> None:
         tx.put_observation(B, 1, b"b")
     assert (store.observation(A), store.observation(B)) == (b"%d" % (OBSERVATIONS_KEPT_MAX + 2), b"b")
     assert store.observation(StreamId("node:none")) is None
+
+
+@pytest.mark.rule("W44", "W45")
+def test_samples_are_bounded_and_belong_to_one_node(store: Store) -> None:
+    """The newest are given, newest first; a node's oldest go, another node has its own."""
+    with store.transaction() as tx:
+        for number in range(SAMPLES_KEPT_MAX + 3):
+            tx.put_sample(A, number, b"%d" % number)
+        tx.put_sample(B, 1, b"b")
+        assert len(tx.samples(A)) == SAMPLES_KEPT_MAX
+    assert [each.at_ms for each in store.samples(A)] == list(range(SAMPLES_KEPT_MAX + 2, 2, -1))
+    assert [tuple(each) for each in store.samples(A, 1)] == [(SAMPLES_KEPT_MAX + 2, b"%d" % (SAMPLES_KEPT_MAX + 2))]
+    assert [tuple(each) for each in store.samples(B)] == [(1, b"b")]
+    assert (list(store.samples(A, 0)), list(store.samples(A, -1)), list(store.samples(StreamId("node:none")))) == ([], [], [])
 
 
 @pytest.mark.damaged

@@ -74,6 +74,7 @@ operations = st.one_of(
     st.tuples(st.just("leave"), st.sampled_from([A, B]), st.integers(1, 4)),
     st.tuples(st.just("refusal"), st.sampled_from([A, B]), st.integers(0, 9)),
     st.tuples(st.just("observation"), st.sampled_from([A, B]), st.binary(max_size=3)),
+    st.tuples(st.just("sample"), st.sampled_from([A, B]), st.integers(0, 9), st.binary(max_size=3)),
     st.tuples(st.just("forget"), st.integers(0, 9)),
 )
 plain = st.tuples(st.lists(operations, min_size=2, max_size=6), st.sampled_from(["commit", "commit", "fail"]))
@@ -114,6 +115,8 @@ def carry_out(tx: Transaction, operation: tuple[Any, ...]) -> object:
                 return tx.put_refusal(stream, "alice", now_ms, b"{}")  # type: ignore[func-returns-value]  # None is the answer
             case ("observation", stream, image):
                 return tx.put_observation(stream, 1, image)  # type: ignore[func-returns-value]  # None is the answer
+            case ("sample", stream, now_ms, seen):
+                return tx.put_sample(stream, now_ms, seen)  # type: ignore[func-returns-value]  # None is the answer
             case _:
                 return tx.forget_answers(operation[1] * 86_400_000)
     except EarmarkError as error:
@@ -150,6 +153,7 @@ def look(store: Store) -> list[object]:
             [view.claims_like(prefix, 3) for prefix in ("", "c-", "c-b", "x")],
             [view.tickets(stream) for stream in (A, B)],
             [view.observation(stream) for stream in (A, B)],
+            [view.samples(stream, limit) for stream in (A, B) for limit in (0, 2, 100)],
             [view.archived(stream) for stream in (A, B)],
         ]
 

@@ -11,7 +11,7 @@ The promises:
    by itself (one refused command does not spoil the group). Only one writer is inside at a time, over all processes; who waits longer
    than `timeout_s` gets LedgerBusy, which names the writer's pid.
 5. Use after fork raises WrongUse; so does use after close. All methods may be called from any thread.
-6. The side tables (answers, refusals, tickets, observations, snapshots) are bounded and outside the chain.
+6. The side tables (answers, refusals, tickets, observations, samples, snapshots) are bounded and outside the chain.
 """
 
 from collections.abc import Iterator, Sequence
@@ -26,6 +26,8 @@ from earmark.core.model.ids import ClaimId, ConsumerId, MoveId, StreamId
 ANSWERS_KEPT_MS = 7 * 24 * 3600 * 1000
 REFUSALS_KEPT_MAX = 1000
 OBSERVATIONS_KEPT_MAX = 16
+SAMPLES_KEPT_MAX = 1440
+"""Samples of a host monitor that are kept for each node: a day at one a minute."""
 TICKETS_MAX = 4096
 PAGE_ITEMS_MAX = 10_000
 BUSY_TIMEOUT_S = 10.0
@@ -83,6 +85,13 @@ class KeptRefusal(NamedTuple):
     refusal: bytes
 
 
+class KeptSample(NamedTuple):
+    """What a host monitor saw at a time in milliseconds since the epoch. `sample` is JSON."""
+
+    at_ms: int
+    sample: bytes
+
+
 class Reader(Protocol):
     """What can be read, inside a transaction or outside one."""
 
@@ -134,6 +143,9 @@ class Reader(Protocol):
     def observation(self, stream: StreamId) -> bytes | None:
         """Return the last kept observation of a node as JSON, None if there is none."""
 
+    def samples(self, stream: StreamId, limit: int = SAMPLES_KEPT_MAX) -> Sequence[KeptSample]:
+        """Return the newest samples of the host of a node, newest first."""
+
     def archived(self, stream: StreamId) -> Head | None:
         """Return the head at which a stream is sealed (the base of its chain), None if it is whole."""
 
@@ -164,6 +176,9 @@ class Transaction(Reader, Protocol):
 
     def put_observation(self, stream: StreamId, at_ms: int, observation: bytes) -> None:
         """Keep the last observation of a node."""
+
+    def put_sample(self, stream: StreamId, at_ms: int, sample: bytes) -> None:
+        """Keep a sample of the host of a node; its oldest above SAMPLES_KEPT_MAX go."""
 
     def take_ticket(self, stream: StreamId, owner: str, request: bytes, holder: bytes, at_ms: int) -> Ticket:
         """Give the next place in a stream's line; raises LedgerFull above TICKETS_MAX."""

@@ -16,8 +16,10 @@ from earmark.core.model.ids import ClaimId, ConsumerId, MoveId, StreamId
 from earmark.stores.contract import (
     BUSY_TIMEOUT_S,
     PAGE_ITEMS_MAX,
+    SAMPLES_KEPT_MAX,
     ClaimRow,
     KeptRefusal,
+    KeptSample,
     Reader,
     Remembered,
     Snapshot,
@@ -165,6 +167,11 @@ class Delegating(ABC):
         """Return the last kept observation of a node as JSON, None if there is none."""
         with self._view() as view:
             return view.observation(stream)
+
+    def samples(self, stream: StreamId, limit: int = SAMPLES_KEPT_MAX) -> Sequence[KeptSample]:
+        """Return the newest samples of the host of a node, newest first."""
+        with self._view() as view:
+            return view.samples(stream, limit)
 
     def archived(self, stream: StreamId) -> Head | None:
         """Return the head at which a stream is sealed (the base of its chain), None if it is whole."""

@@ -23,8 +23,10 @@ from earmark.stores.contract import (
     OBSERVATIONS_KEPT_MAX,
     PAGE_ITEMS_MAX,
     REFUSALS_KEPT_MAX,
+    SAMPLES_KEPT_MAX,
     ClaimRow,
     KeptRefusal,
+    KeptSample,
     Remembered,
     Snapshot,
     Ticket,
@@ -58,6 +60,7 @@ class Ledger(NamedTuple):
     refusals: tuple[KeptRefusal, ...] = ()
     refusal: int = 0
     observations: Map[StreamId, tuple[bytes, ...]] = Map()
+    samples: Map[StreamId, tuple[KeptSample, ...]] = Map()
 
 
 class MemoryReader:
@@ -164,6 +167,10 @@ class MemoryReader:
         """Return the last kept observation of a node as JSON, None if there is none."""
         kept = self._now().observations.get(stream, ())
         return kept[-1] if kept else None
+
+    def samples(self, stream: StreamId, limit: int = SAMPLES_KEPT_MAX) -> Sequence[KeptSample]:
+        """Return the newest samples of the host of a node, newest first."""
+        return list(reversed(self._now().samples.get(stream, ())))[: max(0, limit)]
 
     def archived(self, stream: StreamId) -> Head | None:
         """Return the head at which a stream is sealed, None if it is whole."""
@@ -404,6 +411,12 @@ class MemoryTransaction(MemoryReader):
         ledger = self._now()
         kept = (*ledger.observations.get(stream, ()), observation)[-OBSERVATIONS_KEPT_MAX:]
         self._ledger = self._ledger._replace(observations=ledger.observations.set(stream, kept))
+
+    def put_sample(self, stream: StreamId, at_ms: int, sample: bytes) -> None:
+        """Keep a sample of the host of a node; its oldest above SAMPLES_KEPT_MAX go."""
+        ledger = self._now()
+        kept = (*ledger.samples.get(stream, ()), KeptSample(at_ms, sample))[-SAMPLES_KEPT_MAX:]
+        self._ledger = self._ledger._replace(samples=ledger.samples.set(stream, kept))
 
     def take_ticket(self, stream: StreamId, owner: str, request: bytes, holder: bytes, at_ms: int) -> Ticket:
         """Give the next place in a stream's line; raises LedgerFull above TICKETS_MAX."""

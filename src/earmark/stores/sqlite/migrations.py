@@ -26,7 +26,7 @@ class Migration(NamedTuple):
     file: Path
 
 
-MIGRATIONS = (Migration(1, SCHEMA / "0001_ledger.sql"), Migration(2, SCHEMA / "0002_moves.sql"))
+MIGRATIONS = (Migration(1, SCHEMA / "0001_ledger.sql"), Migration(2, SCHEMA / "0002_lives.sql"))
 
 
 def newest(migrations: Sequence[Migration]) -> int:

@@ -16,7 +16,7 @@ from earmark.core.ledger.codec import NO_HASH, Head, Stored
 from earmark.core.ledger.rows import SlotRow
 from earmark.core.model.ids import ClaimId, ConsumerId, MoveId, Slot, StreamId
 from earmark.errors import EarmarkError, InvalidRequest, WrongUse
-from earmark.stores.contract import PAGE_ITEMS_MAX, ClaimRow, KeptRefusal, Remembered, Snapshot, Ticket
+from earmark.stores.contract import PAGE_ITEMS_MAX, SAMPLES_KEPT_MAX, ClaimRow, KeptRefusal, KeptSample, Remembered, Snapshot, Ticket
 from earmark.stores.sqlite.errors import translated
 
 HEADS = (
@@ -55,6 +55,7 @@ SNAPSHOT = (
 )
 TICKETS = "SELECT number, owner, request, holder, at_ms FROM tickets WHERE stream = ? ORDER BY number"
 REFUSALS = "SELECT number, stream, owner, at_ms, refusal FROM refusals ORDER BY number DESC LIMIT ?"
+SAMPLES = "SELECT at_ms, sample FROM samples WHERE stream = ? ORDER BY number DESC LIMIT ?"
 OBSERVATION = "SELECT observation FROM observations WHERE stream = ? ORDER BY number DESC LIMIT 1"
 SEALED = "SELECT sequence, epoch, at_ms, hash FROM sealed WHERE stream = (SELECT number FROM streams WHERE name = ?)"
 
@@ -186,6 +187,10 @@ class SqliteReader:
         """Return the last kept observation of a node as JSON, None if there is none."""
         rows = self._rows(OBSERVATION, (stream,))
         return rows[0][0] if rows else None
+
+    def samples(self, stream: StreamId, limit: int = SAMPLES_KEPT_MAX) -> Sequence[KeptSample]:
+        """Return the newest samples of the host of a node, newest first."""
+        return [KeptSample(*row) for row in self._rows(SAMPLES, (stream, max(0, limit)))]
 
     def archived(self, stream: StreamId) -> Head | None:
         """Return the head at which a stream is sealed, None if it is whole."""

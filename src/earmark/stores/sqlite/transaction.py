@@ -18,7 +18,7 @@ from earmark.core.ledger.rows import ClaimClosed, ClaimOpened, MoveBegun, Purpos
 from earmark.core.model.ids import ClaimId, StreamId
 from earmark.errors import EarmarkError, InvalidRecord, LedgerBroken
 from earmark.stores import guards
-from earmark.stores.contract import OBSERVATIONS_KEPT_MAX, REFUSALS_KEPT_MAX, Remembered, Snapshot, Ticket
+from earmark.stores.contract import OBSERVATIONS_KEPT_MAX, REFUSALS_KEPT_MAX, SAMPLES_KEPT_MAX, Remembered, Snapshot, Ticket
 from earmark.stores.sqlite.reader import SqliteReader
 
 NEW_STREAM = "INSERT INTO streams (name) VALUES (?)"
@@ -44,6 +44,11 @@ DROP_REFUSALS = "DELETE FROM refusals WHERE number <= ?"
 NEW_OBSERVATION = "INSERT INTO observations (stream, at_ms, observation) VALUES (?, ?, ?)"
 DROP_OBSERVATIONS = (
     "DELETE FROM observations WHERE stream = ?1 AND number <= (SELECT number FROM observations WHERE stream = ?1"
+    " ORDER BY number DESC LIMIT 1 OFFSET ?2)"
+)
+NEW_SAMPLE = "INSERT INTO samples (stream, at_ms, sample) VALUES (?, ?, ?)"
+DROP_SAMPLES = (
+    "DELETE FROM samples WHERE stream = ?1 AND number <= (SELECT number FROM samples WHERE stream = ?1"
     " ORDER BY number DESC LIMIT 1 OFFSET ?2)"
 )
 SEAL = "INSERT OR REPLACE INTO sealed (stream, sequence, epoch, at_ms, hash, position) VALUES (?, ?, ?, ?, ?, ?)"
@@ -320,6 +325,11 @@ class SqliteTransaction(SqliteReader):
         """Keep the last observation of a node; the oldest above OBSERVATIONS_KEPT_MAX go."""
         self._write(NEW_OBSERVATION, (stream, at_ms, observation))
         self._write(DROP_OBSERVATIONS, (stream, OBSERVATIONS_KEPT_MAX))
+
+    def put_sample(self, stream: StreamId, at_ms: int, sample: bytes) -> None:
+        """Keep a sample of the host of a node; its oldest above SAMPLES_KEPT_MAX go."""
+        self._write(NEW_SAMPLE, (stream, at_ms, sample))
+        self._write(DROP_SAMPLES, (stream, SAMPLES_KEPT_MAX))
 
     def take_ticket(self, stream: StreamId, owner: str, request: bytes, holder: bytes, at_ms: int) -> Ticket:
         """Give the next place in a stream's line; raises LedgerFull above TICKETS_MAX."""

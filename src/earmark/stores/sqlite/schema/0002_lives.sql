@@ -6,3 +6,12 @@ CREATE TABLE moves (
 ) STRICT, WITHOUT ROWID;
 
 CREATE INDEX other_claims ON claims (consumer) WHERE purpose <> 'main' AND cause IS NULL;
+
+-- What a host monitor saw, for the node of the host; beside the chain, and bounded.
+CREATE TABLE samples (
+  number INTEGER PRIMARY KEY AUTOINCREMENT,
+  stream TEXT NOT NULL,
+  at_ms INTEGER NOT NULL,
+  sample BLOB NOT NULL
+) STRICT;
+CREATE INDEX sampled ON samples (stream, number);
