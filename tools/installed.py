@@ -7,7 +7,7 @@ import sys
 from importlib import metadata, resources
 from pathlib import Path
 
-DEVELOPMENT = ("hypothesis", "import-linter", "mypy", "pytest", "ruff")
+DEVELOPMENT = ("hypothesis", "import-linter", "mypy", "pytest", "PyYAML", "ruff", "types-PyYAML")
 
 
 def main() -> int:
