@@ -11,6 +11,7 @@ import click
 import msgspec
 
 from earmark.cli import output as o
+from earmark.cli import output_lives as lives
 from earmark.cli import output_machine as m
 from earmark.cli.drawing import CROSS
 from earmark.cli.main import SECTIONS, cli
@@ -87,7 +88,14 @@ ANSWERS: tuple[tuple[str, type[msgspec.Struct]], ...] = (
     ("show CLAIM, of one that has ended", o.EndedOut),
     ("who", o.WhoOut),
     ("fit, why-not, a refused claim", o.FitOut),
-    ("claim, confirm, abort, renew, release, return, node set, cordon, uncordon, rehome", o.AnswerOut),
+    (
+        "claim, confirm, abort, renew, release, return, instance attach, detach, unshelve, move came-back, node set, cordon, uncordon, rehome",
+        o.AnswerOut,
+    ),
+    ("instance create, state, delete, rebuild; move resize … evacuate, finish, confirm, revert, abort, drop, out, in", lives.LifeOut),
+    ("instance show, instance list (a list of these)", lives.InstanceOut),
+    ("move status, move list (a list of these)", lives.MoveOut),
+    ("story", lives.StoryOut),
     ("node list (a list of these)", m.NodeOut),
     ("node set, without KEY=VALUE", NodeSettings),
     ("log", o.EventOut),

@@ -17,7 +17,7 @@ from earmark.core.ledger.state import NodeState
 from earmark.core.model.claim import Claim
 from earmark.core.model.cpuset import format_cpu_list
 from earmark.core.model.units import counted, format_bytes
-from earmark.errors import InvalidRequest, UnknownClaim, UnknownUnit
+from earmark.errors import InvalidRequest, UnknownClaim, UnknownInstance, UnknownUnit
 
 MATCHES_SHOWN_MAX = 5
 
@@ -72,7 +72,9 @@ def list_claims(session: Session, *, node: str | None, owner: str | None, consum
         for claim in picture_of(state).claims:
             if claim.id in wanted:
                 row = [claim.id, phrases.consumer_of(claim.consumer, claim.id), phrases.name(claim.owner), phrases.name(state.name)]
-                rows.append([*row, clock(claim.held_at_ms, now_ms), phrases.phase(claim, now_ms), phrases.what_is_held(claim.grant)])
+                rows.append(
+                    [*row, clock(claim.held_at_ms, now_ms), phrases.phase_and_leg(claim, now_ms), phrases.what_is_held(claim.grant)]
+                )
     for each in kept:
         row = [each.claim, phrases.consumer_of(each.consumer, each.claim), phrases.name(each.owner), phrases.name(each.node_name)]
         rows.append([*row, clock(each.since.ms, now_ms), "quarantined", phrases.clean(each.holds)])
@@ -122,7 +124,21 @@ def show(session: Session, *, what: str | None, node: str | None, form: str | No
             else:
                 session.out(f"{ended.claim} has ended ({ended.cause}); what it was: earmark log {ended.claim}")
             return 0
+        if session.at_ms is None and _show_instance(session, what):
+            return 0
         raise UnknownClaim(f"{what!r} is neither a live claim or consumer, nor a unit, nor a node of this ledger", found=what) from error
+
+
+def _show_instance(session: Session, text: str) -> bool:
+    """Show an instance that holds nothing under this name, and say whether there is one."""
+    from earmark.cli import instances, views_lives  # noqa: PLC0415 - few looks are for those
+
+    try:
+        known = session.tracker.instance(text)
+    except (UnknownInstance, InvalidRequest):
+        return False
+    instances.show_found(session, views_lives.instance_out(session, known))
+    return True
 
 
 @click.command(cls=Verb)
@@ -163,8 +179,20 @@ def _show_claim(session: Session, claim: Claim, state: NodeState, form: str | No
     if session.json:
         session.emit(claim_out(claim, state.name))
     else:
-        session.out(claim_page(claim, state, session.now_ms))
+        session.out([*claim_page(claim, state, session.now_ms), *_instance_line(session, claim)])
     return 0
+
+
+def _instance_line(session: Session, claim: Claim) -> list[str]:
+    """Return what is reported of the instance that a claim is for, nothing where none is known or an earlier time is looked at."""
+    known = session.tracker.instance_or_none(claim.consumer) if session.at_ms is None else None
+    if known is None:
+        return []
+    task = f" ({phrases.name(known.instance.task)})" if known.instance.task else ""
+    name = phrases.name(known.instance.name)
+    return [
+        f"  {'instance':<11} {name}, {known.instance.state.replace('_', ' ')}{task}: earmark instance show {phrases.name(claim.consumer)}"
+    ]
 
 
 def claim_page(claim: Claim, state: NodeState, now_ms: int) -> list[str]:
@@ -176,6 +204,8 @@ def claim_page(claim: Claim, state: NodeState, now_ms: int) -> list[str]:
         ("state", phrases.phase(claim, now_ms)),
         ("since", phrases.moment(claim.held_at_ms)),
         ("purpose", claim.purpose if claim.purpose != "main" else ""),
+        ("move", f"{claim.leg} leg of {phrases.name(claim.move)}: earmark move status {phrases.name(claim.move)}" if claim.move else ""),
+        ("takes over", ", ".join(phrases.clean(unit) for unit in claim.named)),
         ("asked for", phrases.request_words(claim.request)),
         ("holds", phrases.what_is_held(claim.grant)),
         ("kept by", ", ".join(phrases.holder(one) for one in claim.holders) or "its owner's word"),
@@ -223,6 +253,10 @@ def who_lines(found: WhoOut, now_ms: int) -> list[str]:
         state = f"draining ({found.claim.cause})" if found.claim.phase == "draining" else end
         first += f" by {phrases.whose(found.claim.consumer, found.claim.owner, found.claim.id)}, {state}"
         lines.append(f"  with {phrases.clean(found.claim.holds)}, since {clock(found.claim.held_at.ms, now_ms)}")
+        if found.claim.move is not None:
+            lines.append(f"  it is the {found.claim.leg} leg of {phrases.name(found.claim.move)}")
+    if found.passes_to is not None:
+        lines.append(f"  {found.passes_to} takes it over when the move is confirmed")
     if found.quarantine is not None:
         kept = found.quarantine
         first += f" since {clock(kept.since.ms, now_ms)}, after {phrases.whose(kept.consumer, kept.owner, kept.claim)}"

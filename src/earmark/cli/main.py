@@ -39,6 +39,11 @@ SECTIONS: tuple[tuple[str, tuple[tuple[str, str, str], ...]], ...] = (
         ("renew", "life:renew", "Give a claim more time."),
         ("return", "life:give_back", "Give quarantined units back, with a reason."),
     )),
+    ("Lives and moves", (
+        ("instance", "instances:instance", "Keep instances: who they are, in what state, what they hold."),
+        ("move", "moves:move", "Begin, end and look at moves: resize, migrate, evacuate."),
+        ("story", "stories:story", "Tell the life of an instance, a claim, a move or a node."),
+    )),
     ("Look", (
         ("list", "looks:list_claims", "List what is claimed, by whom, until when."),
         ("show", "looks:show", "Show the machine, a claim, a unit or a node."),

@@ -68,7 +68,8 @@ def _end(claim: Claim, now_ms: int) -> str:
     if claim.phase == "draining":
         return "draining"
     end = until(claim.deadline_ms, now_ms).removeprefix("until ")
-    return f"held, {end}" if claim.phase == "held" else end
+    shown = f"held, {end}" if claim.phase == "held" else end
+    return " · ".join(part for part in (shown, phrases.leg(claim)) if part)
 
 
 def _letter(easel: Easel, claim: str) -> Text:

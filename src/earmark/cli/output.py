@@ -32,7 +32,10 @@ class When(Out, frozen=True):
 
 
 class ClaimOut(Out, frozen=True):
-    """A live claim. `cpus` are the CPUs it holds alone, `cells` the host cells it is bound to, `until` its end (null: none)."""
+    """A live claim. `cpus` are the CPUs it holds alone, `cells` the host cells it is bound to, `until` its end (null: none).
+
+    In a move, `leg` says which of its legs this is; `passes` are units of the source leg that this destination leg takes over on confirm.
+    """
 
     id: str
     node: str
@@ -41,6 +44,9 @@ class ClaimOut(Out, frozen=True):
     owner: str
     phase: str
     purpose: str
+    move: str | None
+    leg: str | None
+    passes: list[str]
     generation: int
     held_at: When
     until: When | None
@@ -156,7 +162,7 @@ class SharerOut(Out, frozen=True):
 
 
 class WhoOut(Out, frozen=True):
-    """Who holds a unit. `offered`: it may be handed out at all; `claim` is its holder, `quarantine` and `cordon` what keeps it back, `shared_by` who may also run there."""
+    """Who holds a unit. `offered`: it may be handed out at all; `claim` is its holder, `quarantine` and `cordon` what keeps it back, `passes_to` the claim that takes it over when a move is confirmed, `shared_by` who may also run there."""
 
     unit: str
     node: str
@@ -165,6 +171,7 @@ class WhoOut(Out, frozen=True):
     state: UnitState
     offered: bool
     claim: ClaimOut | None
+    passes_to: str | None
     quarantine: QuarantineOut | None
     cordon: CordonOut | None
     shared_by: list[SharerOut]

@@ -105,6 +105,18 @@ def phase(claim: Claim, now_ms: int) -> str:
     return f"{claim.phase}, {until(claim.deadline_ms, now_ms)}"
 
 
+def leg(claim: Claim) -> str:
+    """Return which leg of which move a claim is: "m-12ab →" of the source, "→ m-12ab" of the destination, "" for none."""
+    if claim.move is None:
+        return ""
+    return f"{name(claim.move)} →" if claim.leg == "source" else f"→ {name(claim.move)}"
+
+
+def phase_and_leg(claim: Claim, now_ms: int) -> str:
+    """Return a claim's phase and end, and the move that it is in: "confirmed, no end · m-12ab →"."""
+    return " · ".join(part for part in (phase(claim, now_ms), leg(claim)) if part)
+
+
 def holder(one: Holder) -> str:
     """Return a holder in a few words: "child pid 4711"."""
     return f"{one.role} pid {one.pid}"

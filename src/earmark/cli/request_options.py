@@ -52,22 +52,25 @@ class Asked(NamedTuple):
         return not (wish.vcpus or wish.memory_bytes or wish.disk_bytes or wish.resources or wish.devices or wish.guest_cells)
 
 
-def request_options(default_cpu_policy: CpuPolicy, *, required: bool = True) -> Callable[[Callable[..., R]], Callable[..., R]]:
+def request_options(
+    default_cpu_policy: CpuPolicy, *, required: bool = True, address: tuple[str, ...] = ADDRESS
+) -> Callable[[Callable[..., R]], Callable[..., R]]:  # fmt: skip
     """Give a click command the options of the request language; it receives them as one argument, `asked: Asked`.
 
     `default_cpu_policy` is what a bare `--cpus N` means. With `required`, a command line that asks for nothing raises InvalidRequest.
+    `address` are those of the options of ADDRESS that the command has.
     """
 
     def decorate(command: Callable[..., R]) -> Callable[..., R]:
         @functools.wraps(command)
         def parsed(*args: Any, **options: Any) -> R:
-            words = {name: options.pop("ask_" + name) for name in (*WISHES, *ADDRESS, "request")}
+            words = {name: options.pop("ask_" + name, None) for name in (*WISHES, *ADDRESS, "request")}
             asked = asked_from(words, default_cpu_policy)
             if required and asked.empty:
                 raise InvalidRequest("nothing is asked for: say --cpus, --mem, --disk, --gpus, --device, --resource or --request FILE")
             return command(*args, asked=asked, **options)
 
-        for option in reversed(_options(default_cpu_policy)):
+        for option in reversed([*_options(default_cpu_policy), *(_address()[name] for name in ADDRESS if name in address)]):
             option(parsed)
         return parsed
 
@@ -89,11 +92,16 @@ def _options(bare: CpuPolicy) -> list[Callable[[F], F]]:
         click.option("--spread", "ask_placement", flag_value="spread", help="Use the emptiest place that fits."),
         click.option("--pack", "ask_placement", flag_value="pack", help="Use the fullest place that fits (the default)."),
         click.option("--request", "ask_request", metavar="FILE", help="The request as JSON, from a file or - (instead of the above)."),
-        click.option("--node", "ask_node", metavar="NODE", help="The node, by name or uuid; else this machine."),
-        click.option("--consumer", "ask_consumer", metavar="ID", help="What is to hold the claim; else a name is made up."),
-        click.option("--owner", "ask_owner", metavar="NAME", help="Whose claim it is; else the user's name."),
-        click.option("--ttl", "ask_ttl", metavar="TIME", help="How long at most: 2h, 90s."),
     ]
+
+
+def _address() -> dict[str, Callable[[F], F]]:
+    return {
+        "node": click.option("--node", "ask_node", metavar="NODE", help="The node, by name or uuid; else this machine."),
+        "consumer": click.option("--consumer", "ask_consumer", metavar="ID", help="What is to hold the claim; else a name is made up."),
+        "owner": click.option("--owner", "ask_owner", metavar="NAME", help="Whose claim it is; else the user's name."),
+        "ttl": click.option("--ttl", "ask_ttl", metavar="TIME", help="How long at most: 2h, 90s."),
+    }
 
 
 def asked_from(words: Mapping[str, Any], default_cpu_policy: CpuPolicy) -> Asked:

@@ -35,7 +35,7 @@ def claim_out(claim: Claim, node_name: str) -> o.ClaimOut:
     """Return a claim."""
     return o.ClaimOut(
         id=claim.id, node=claim.node, node_name=node_name, consumer=claim.consumer, owner=claim.owner, phase=claim.phase,
-        purpose=claim.purpose, generation=claim.generation, held_at=when(claim.held_at_ms), until=maybe(claim.deadline_ms),
+        purpose=claim.purpose, move=claim.move, leg=claim.leg, passes=list(claim.named), generation=claim.generation, held_at=when(claim.held_at_ms), until=maybe(claim.deadline_ms),
         draining_since=maybe(claim.draining_since_ms), cause=claim.cause, holds=describe(claim.grant), cpus=list(claim.grant.cpus),
         cells=sorted({cell.host_cell for cell in claim.grant.cells}), units=list(claim.grant.units), amounts=list(claim.grant.amounts),
         grant=claim.grant, request=claim.request, holders=list(claim.holders),
@@ -89,10 +89,11 @@ def who_out(state: NodeState, unit: UnitId, tile: Tile, at_ms: int) -> o.WhoOut:
     claim = state.claims.get(tile.claim) if tile.claim is not None else None
     kept = state.quarantines.get(tile.claim) if tile.claim is not None else None
     cordon = state.cordons.get(unit)
+    taker = next((each.id for each in state.live() if unit in each.named), None)
     return o.WhoOut(
         unit=unit, node=state.node, node_name=state.name, at=when(at_ms), state=tile.state,
         offered=unit.startswith("cpu:") or (state.layout is not None and unit in state.layout.grantable),
-        claim=None if claim is None else claim_out(claim, state.name), quarantine=None if kept is None else quarantine_out(kept, state),
+        claim=None if claim is None else claim_out(claim, state.name), passes_to=taker, quarantine=None if kept is None else quarantine_out(kept, state),
         cordon=None if cordon is None else cordon_out(cordon), shared_by=sharers(state, unit, tile),
     )  # fmt: skip
 
