@@ -35,9 +35,11 @@ def move_page(move: MoveOut, now_ms: int) -> list[str]:
 
 
 def _side_by_side(pair: LegPairOut, now_ms: int) -> list[str]:
-    labels = ("" if pair.purpose == "main" else "attached", *(label for label, _ in _leg_facts(pair.source, now_ms)))
-    left = ("source", *(text for _, text in _leg_facts(pair.source, now_ms)))
-    right = ("destination", *(text for _, text in _leg_facts(pair.destination, now_ms)))
+    facts = _leg_facts if pair.purpose == "main" else _attached_facts
+    heads = ("", "source", "destination") if pair.purpose == "main" else ("attached", "", "")
+    labels = (heads[0], *(label for label, _ in facts(pair.source, now_ms)))
+    left = (heads[1], *(text for _, text in facts(pair.source, now_ms)))
+    right = (heads[2], *(text for _, text in facts(pair.destination, now_ms)))
     width = max(len(text) for text in left)
     return [f"  {label:<9} {one:<{width}}   {other}".rstrip() for label, one, other in zip(labels, left, right, strict=True)]
 
@@ -54,6 +56,15 @@ def _leg_facts(leg: LegOut, now_ms: int) -> list[tuple[str, str]]:
         ("memory", format_bytes(leg.memory_bytes or 0) if there else "-"),
         ("disk", format_bytes(leg.disk_bytes or 0) if there else "-"),
         ("devices", _device_words(leg) if there else "-"),
+    ]
+
+
+def _attached_facts(leg: LegOut, now_ms: int) -> list[tuple[str, str]]:
+    """Return what there is to say of the leg of an attached claim."""
+    return [
+        ("claim", leg.claim or "-"),
+        ("state", leg_state(leg, now_ms)),
+        ("holds", phrases.clean(leg.holds) if leg.holds is not None else "-"),
     ]
 
 

@@ -10,6 +10,7 @@ import click
 from earmark.cli import life_lines, phrases
 from earmark.cli.claim import EXIT_REFUSED, read_grant
 from earmark.cli.life import duration, tell
+from earmark.cli.output_lives import FreedOut, MoveOut
 from earmark.cli.request_options import Asked, read_limited, request_options
 from earmark.cli.session import Session
 from earmark.cli.verb import VerbGroup
@@ -180,12 +181,10 @@ def less(session: Session, request: Request, was: Request) -> None:
         session.note(f"earmark: the new size has no {', no '.join(gone)}: what is not asked for is not kept")
 
 
-def show_move(session: Session, found: Any) -> None:
+def show_move(session: Session, found: MoveOut) -> None:
     """Print a move's legs side by side, and what may be said of it next."""
     session.out(life_lines.move_page(found, session.now_ms))
-    step = life_lines.next_step(found)
-    if step is not None:
-        session.note(f"  {step}")
+    hint(session, found, ())
 
 
 # --- ending -------------------------------------------------------------------------------------------------------------------------
@@ -235,7 +234,19 @@ def stepped(session: Session, answer: LifeAnswer, before: Sequence[Claim]) -> in
     elif not session.quiet:
         subject = f"{found.move.id} of {phrases.name(found.consumer)}" if found.move is not None else phrases.name(found.consumer)
         session.out(life_lines.step_lines(found, subject))
+        if found.move is not None and answer.changed:
+            hint(session, found.move, found.freed)
     return 0
+
+
+def hint(session: Session, found: MoveOut, freed: Sequence[FreedOut]) -> None:
+    """Say what may be said next: of an open move, or of an evacuation whose source is still kept back."""
+    step = life_lines.next_step(found)
+    kept = [each for each in freed if each.state == "draining"]
+    if found.kind == "evacuation" and kept:
+        step = f"when that host is back and its old guests are gone: earmark move came-back {phrases.name(kept[0].node_name)}"
+    if step is not None:
+        session.note(f"  {step}")
 
 
 @move.command(name="came-back")

@@ -44,7 +44,7 @@ def story(session: Session, *, name: str, since: str | None) -> int:
     now_ms = session.clock.now_ms()
     first_ms = 0 if since is None else parse_time(since, now_ms)
     named = named_subject(session, name)
-    found = list(tell(named.subject, session.tracker.store.all_events()))
+    found = within_move(named, list(tell(named.subject, session.tracker.store.all_events())))
     if not found:
         raise UnknownInstance(f"nothing in {session.tracker.store.name} is named {name!r}: no instance, claim, move or node", found=name)
     nodes = {state.node: state.name for state in session.tracker.nodes()}
@@ -79,6 +79,14 @@ def named_subject(session: Session, text: str) -> Named:
         else:
             return Named("node", state.name, Subject(stream=node_stream(state.node)))
     return Named("instance", consumer, of_consumer(consumer, (claim.id for claim in tracker.claims_of(consumer))))
+
+
+def within_move(named: Named, found: list[Told]) -> list[Told]:
+    """Return what belongs to a move, where the story is one: its consumer is in no other one from its first event to its last."""
+    if named.what != "move":
+        return found
+    own = [index for index, told in enumerate(found) if getattr(told.event, "move", None) == named.name]
+    return found[own[0] : own[-1] + 1] if own else []
 
 
 def line_out(told: Told, nodes: dict[ids.NodeId, str]) -> StoryLineOut:

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from msgspec.structs import replace
+
 from earmark.cli import output_lives as o
 from earmark.cli.session import Session
 from earmark.cli.views import claim_out, maybe, when
@@ -93,8 +95,9 @@ def names_of(session: Session, claims: Sequence[Claim]) -> list[str]:
 
 
 def freed(session: Session, answer: LifeAnswer, before: Sequence[Claim]) -> list[o.FreedOut]:
-    """Return which of the claims that were there before a command it ended, or let drain."""
+    """Return which of the claims that were there before a command it ended, or let drain; units that passed to another one are not freed."""
     now = {claim.id: claim for claim in session.tracker.claims_of(answer.consumer)}
+    kept = {(claim.node, row.unit) for claim in now.values() if claim.phase != "draining" for row in claim.grant.units}
     found = []
     for claim in before:
         left = now.get(claim.id)
@@ -102,7 +105,8 @@ def freed(session: Session, answer: LifeAnswer, before: Sequence[Claim]) -> list
             continue
         state = "ended" if left is None else "draining"
         name = node_name(session, claim.node)
-        found.append(o.FreedOut(claim=claim.id, node=claim.node, node_name=name, holds=describe(claim.grant), state=state))
+        free = replace(claim.grant, units=tuple(row for row in claim.grant.units if (claim.node, row.unit) not in kept))
+        found.append(o.FreedOut(claim=claim.id, node=claim.node, node_name=name, holds=describe(free), state=state))
     return found
 
 

@@ -33,7 +33,10 @@ Kinds = Mapping[UnitId, str]
 
 
 def status_of(move: Move, fates: Fates) -> MoveStatus:
-    """Return what the main legs of a move say of it; `contradictory` if they cannot both be so."""
+    """Return what the main legs of a move say of it; `contradictory` if they cannot both be so.
+
+    The destination speaks first: the source claim of a move that was given up may have left by a later one.
+    """
     pair = move.legs[0]
     source = _fate(pair.source, fates)
     destination = _fate(pair.destination, fates)
@@ -41,7 +44,7 @@ def status_of(move: Move, fates: Fates) -> MoveStatus:
         return _of_source(move, source)
     if destination is None or (pair.source is not None and source is None):
         return "contradictory"
-    if (source is not None and _left(source)) or (destination.purpose != "leg"):
+    if destination.purpose != "leg":
         return "contradictory" if source is not None and _in(move, source) else "confirmed"
     cause = destination.claim.cause if destination.claim is not None else destination.cause
     if cause is not None:
@@ -72,11 +75,9 @@ def _in(move: Move, fate: Fate) -> bool:
 def _of_source(move: Move, source: Fate | None) -> MoveStatus:
     if source is None:
         return "contradictory"
-    if _left(source):
-        return "confirmed"
     if _in(move, source):
         return "preparing"
-    return move.outcome or "deleted"
+    return move.outcome or ("confirmed" if _left(source) else "deleted")
 
 
 def device_pairs(source: Claim, destination: Claim, before: Kinds, after: Kinds) -> tuple[tuple[UnitId, UnitId], ...]:

@@ -27,7 +27,7 @@ def line(event: e.Event) -> str:  # noqa: C901, PLR0912 - one case for each even
         case e.Uncordoned():
             return f"{event.unit or 'the node'} is open again ({event.cause})"
         case e.ClaimHeld():
-            return f"{event.claim} held {describe(event.grant)} for {event.consumer}"
+            return f"{event.claim} held {describe(event.grant)} for {event.consumer}{_role(event)}"
         case e.ClaimConfirmed():
             return f"{event.claim} was confirmed"
         case e.ClaimBound():
@@ -64,13 +64,22 @@ def line(event: e.Event) -> str:  # noqa: C901, PLR0912 - one case for each even
         case e.StateReported():
             return f"was reported {event.state}" + (f", {event.task}" if event.task else "") + (f": {event.reason}" if event.reason else "")
         case e.MoveOpened():
-            return f"{event.kind.replace('_', ' ')} {event.move} began"
+            pair = event.legs[0]
+            legs = " → ".join("another ledger" if leg is None else leg.claim for leg in (pair.source, pair.destination))
+            return f"{event.kind.replace('_', ' ')} {event.move} began: {legs}"
         case e.MoveEnded():
             return f"move {event.move} was {event.outcome}"
         case e.UnknownEvent():
             return f"an event {event.found_type} v{event.found_version} that this program does not know"
         case _:
             return event.type
+
+
+def _role(event: e.ClaimHeld) -> str:
+    """Return what a claim is for that is not a consumer's main one."""
+    if event.move is not None:
+        return f", the {event.leg or 'other'} leg of move {event.move}"
+    return "" if event.purpose == "main" else f", purpose {event.purpose}"
 
 
 def describe(grant: Grant) -> str:
