@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import os
 import pwd
+from collections.abc import Iterable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from earmark.clock import Clock, SystemClock
 from earmark.core.ledger.commands import RegisterNode
@@ -28,6 +30,9 @@ from earmark.tracker.leases import Leases
 from earmark.tracker.questions import Terms
 from earmark.tracker.tracker import Tracker
 from earmark.tracker.writer import Writer
+
+if TYPE_CHECKING:
+    from earmark.drivers.provider_files import ProviderFiles
 
 
 def open_tracker(
@@ -59,6 +64,13 @@ def look_at(settings: Settings, root: Path | None = None) -> tuple[Observation, 
     own = tuple((disk.name, Path(disk.path)) for disk in settings.disks)
     seen = (SysfsDriver(disks=own) if root is None else SysfsDriver(root)).observe()
     return seen, discovery_json(seen)
+
+
+def read_providers(paths: Iterable[Path]) -> ProviderFiles:
+    """Return what provider configuration files say; raises InvalidRecord with the place of what is wrong."""
+    from earmark.drivers.provider_files import read_provider_files  # noqa: PLC0415 - YAML is loaded only where it is read
+
+    return read_provider_files(paths)
 
 
 def open_store(settings: Settings) -> SqliteStore:

@@ -27,7 +27,7 @@ def picture(session: Session, node: str | None) -> int:
     state = session.state(node)
     seen = picture_of(state)
     if session.json:
-        session.emit(machine_out(seen, session.now_ms, session.place))
+        session.emit(machine_out(seen, session.now_ms, session.place, session.tracker.observation(state.node)))
         return 0
     from rich.text import Text  # noqa: PLC0415 - only where something is drawn
 

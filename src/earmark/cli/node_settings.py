@@ -16,7 +16,7 @@ from earmark.core.model.cpuset import format_cpu_list, parse_cpu_list
 from earmark.core.model.ids import UnitId, resource_class, unit_id
 from earmark.core.model.inventory import Inventory, checked
 from earmark.core.model.node import NodePolicy, NodeSettings, ReservedPages
-from earmark.core.model.units import KIB, MIB, format_bytes, parse_bytes, parse_ratio
+from earmark.core.model.units import KIB, MIB, THOUSAND, format_bytes, format_duration, parse_bytes, parse_duration_ms, parse_ratio
 from earmark.errors import InvalidRequest
 
 NUMBER = re.compile(r"[0-9]{1,18}")
@@ -67,6 +67,23 @@ def ratio(key: str, text: str) -> int:
     return parse_ratio(text, what=key)
 
 
+def truth(key: str, text: str) -> bool:
+    """Return true or false; raises InvalidRequest."""
+    if text not in ("true", "false"):
+        raise InvalidRequest(f"{key} {text!r} is neither true nor false", key=key, found=text)
+    return text == "true"
+
+
+def seconds(key: str, text: str) -> int:
+    """Return a duration, or a bare number of seconds as Nova's option has it, in seconds; raises InvalidRequest."""
+    if NUMBER.fullmatch(text):
+        return int(text)
+    span_ms = parse_duration_ms(text, what=key)
+    if span_ms % THOUSAND:
+        raise InvalidRequest(f"{key} {text!r} is not a whole number of seconds", key=key, found=text)
+    return span_ms // THOUSAND
+
+
 def items(text: str) -> list[str]:
     """Return the parts of a list with commas, none for "none"."""
     return [] if text == "none" else [part for part in text.split(",") if part]
@@ -100,6 +117,16 @@ def units(_key: str, text: str) -> tuple[UnitId, ...]:
 def show_ratio(value: int) -> str:
     """Return thousandths as a decimal."""
     return f"{value / 1000:g}"
+
+
+def show_truth(value: bool) -> str:
+    """Return true or false."""
+    return str(value).lower()
+
+
+def show_seconds(value: int) -> str:
+    """Return a duration."""
+    return "0" if value == 0 else format_duration(value * THOUSAND)
 
 
 def show_cpus(value: tuple[int, ...] | None) -> str:
@@ -137,6 +164,14 @@ OPTIONS: dict[str, Option] = {
     "ram_allocation_ratio": Option("ram_allocation_ratio", ratio, show_ratio, "ordinary memory handed out per memory"),
     "disk_allocation_ratio": Option("disk_allocation_ratio", ratio, show_ratio, "disk space handed out per space"),
     "reserved_huge_pages": Option("reserved_huge_pages", huge_pages, show_pages, "pages kept for the host, as CELL:SIZE:COUNT,…"),
+    "file_backed_memory": Option("file_backed_memory_bytes", size, show_bytes, "memory as files, in place of the machine's; 0: not so"),
+    "max_concurrent_builds": Option("max_concurrent_builds", number, str, "builds at a time, held and not yet confirmed; 0: no limit"),
+    "allow_resize_to_same_host": Option("allow_resize_to_same_host", truth, show_truth, "whether an instance may be resized where it is"),
+    "allow_migrate_to_same_host": Option("allow_migrate_to_same_host", truth, show_truth, "whether it may be migrated to where it is"),
+    "live_migratable_kinds": Option("live_migratable_kinds", kinds, show_names, "kinds of devices that move while they are in use"),
+    "resize_confirm_window": Option(
+        "resize_confirm_window_s", seconds, show_seconds, "a finished resize or migration is confirmed after this time; 0: never"
+    ),
     "device_kinds": Option("device_kinds", kinds, show_names, "kinds of devices that are handed out"),
     "device_units": Option("device_units", units, show_names, "single devices that are handed out as well, by unit"),
 }

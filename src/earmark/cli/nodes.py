@@ -1,10 +1,10 @@
-"""`earmark node`: list, show, set, cordon, uncordon, rehome."""
+"""`earmark node`: list, show, set, cordon, uncordon; what becomes of nodes stands in node_life."""
 
 from __future__ import annotations
 
 import click
 
-from earmark.cli import phrases
+from earmark.cli import node_life, phrases
 from earmark.cli.life import tell
 from earmark.cli.looks import picture
 from earmark.cli.node_settings import changed, listing
@@ -13,6 +13,7 @@ from earmark.cli.times import parse_time
 from earmark.cli.units import unit_named
 from earmark.cli.verb import VerbGroup
 from earmark.cli.views import node_out
+from earmark.cli.views_nodes import node_lines
 from earmark.core.model.units import counted, format_bytes
 from earmark.errors import InvalidRequest
 
@@ -29,19 +30,22 @@ def node() -> None:
 def list_nodes(session: Session) -> int:
     """List the nodes of the ledger."""
     states = session.states()
+    for node, error in session.tracker.survey().broken.items():
+        session.note(f"earmark: node {node} cannot be read: {phrases.clean(error.message)}; 'earmark verify' says more")
     if session.json:
         session.emit([node_out(state) for state in states])
         return 0
     rows = []
     for state in states:
         one = node_out(state)
-        blocked = "cordoned" if "" in state.cordons else counted(one.cordons, "cordon") if one.cordons else ""
+        blocked = counted(one.cordons, "cordon") if one.state == "open" and one.cordons else one.state if one.state != "open" else ""
         held = f"{one.cpus_held} of {one.cpus}"
-        rows.append([phrases.name(one.name), one.node, held, str(one.cells), format_bytes(one.memory_bytes), str(one.claims), blocked])
+        name, host = phrases.name(one.name), phrases.name(one.host)
+        rows.append([name, one.node, host, held, str(one.cells), format_bytes(one.memory_bytes), str(one.claims), blocked])
     from earmark.cli import drawing  # noqa: PLC0415 - only where something is drawn
 
     sheet = drawing.sheet(colour=session.draws_colour, wide=True)
-    sheet.draw(drawing.table(["node", "uuid", "CPUs held", "cells", "memory", "claims", ""], rows, sheet.width))
+    sheet.draw(drawing.table(["node", "uuid", "host", "CPUs held", "cells", "memory", "claims", "state"], rows, sheet.width))
     return 0
 
 
@@ -52,6 +56,9 @@ def show_node(session: Session, *, name: str | None) -> int:
     """Show the picture of a node, and its settings."""
     code = picture(session, name)
     if not session.json and not session.quiet:
+        state = session.state(name)
+        session.out("")
+        session.out(node_lines(state, session.tracker.observation(state.node)))
         session.out("")
         session.out(setting_lines(session, name))
     return code
@@ -123,13 +130,10 @@ def uncordon(session: Session, *, unit: str | None, node: str | None) -> int:
     return 0
 
 
-@node.command()
-@click.option("--reason", required=True, metavar="TEXT", help="Why; kept in the ledger.")
-@click.pass_obj
-def rehome(session: Session, *, reason: str) -> int:
-    """Say that this copied ledger now belongs to this machine."""
-    tell(session, session.tracker.rehome(reason), what="this ledger")
-    return 0
+for command in (node_life.add, node_life.observe, node_life.disable, node_life.enable, node_life.retire, node_life.restore):
+    node.add_command(command)
+node.add_command(node_life.rehome)
+node.add_command(node_life.providers)
 
 
 def setting_lines(session: Session, node: str | None) -> list[str]:

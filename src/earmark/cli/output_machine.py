@@ -5,10 +5,12 @@ Rules of this file: those of earmark.cli.output.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
 from earmark.cli.output import ClaimOut, CordonOut, Out, QuarantineOut, UnitState, When
-from earmark.core.model.node import NodeSettings
+from earmark.core.model.node import NodeSettings, Provided
+
+NodeStanding = Literal["open", "disabled", "retired"]
 
 
 class CpuOut(Out, frozen=True):
@@ -84,8 +86,27 @@ class LedgerOut(Out, frozen=True):
     note: str
 
 
+class DiskOut(Out, frozen=True):
+    """A disk. `free_bytes` is the ledger's exact figure; `seen_free_bytes` what the file system had free when it was last looked at (null: never).
+
+    The two differ by what guests have not written yet and by what others have written; only the ledger's figure decides.
+    """
+
+    disk: str
+    pool: str
+    total_bytes: int
+    reserved_bytes: int
+    ratio: int
+    used_bytes: int
+    free_bytes: int
+    seen_free_bytes: int | None
+
+
 class MachineOut(Out, frozen=True):
-    """The whole node: the answer of `earmark`, `show` and `node show`."""
+    """The whole node: the answer of `earmark`, `show` and `node show`.
+
+    `host` runs the node; `state` is open, disabled or retired, for the `reason`; `provided` is what provider configuration adds.
+    """
 
     node: str
     name: str
@@ -95,7 +116,13 @@ class MachineOut(Out, frozen=True):
     inventory_version: int
     observed: bool
     ledger: LedgerOut
+    host: str
+    state: NodeStanding
+    reason: str | None
+    traits: list[str]
     settings: NodeSettings
+    provided: Provided
+    disks: list[DiskOut]
     cpus: list[CpuOut]
     offline_cpus: list[int]
     cells: list[CellOut]
@@ -109,10 +136,13 @@ class MachineOut(Out, frozen=True):
 
 
 class NodeOut(Out, frozen=True):
-    """One line of `node list`."""
+    """One line of `node list`. `host` runs the node; `state` is open, disabled or retired, for the `reason`."""
 
     node: str
     name: str
+    host: str
+    state: NodeStanding
+    reason: str | None
     cpus: int
     cpus_held: int
     cells: int
@@ -122,6 +152,23 @@ class NodeOut(Out, frozen=True):
     cordons: int
     sequence: int
     at: When
+
+
+class ProvidedOut(Out, frozen=True):
+    """What provider configuration adds to a node from now on (with --check: would add); `changed` false: it has that already."""
+
+    node: str
+    name: str
+    changed: bool
+    provided: Provided
+
+
+class ProvidersOut(Out, frozen=True):
+    """The answer of node providers; `notes`: what was passed over, and why."""
+
+    checked_only: bool
+    nodes: list[ProvidedOut]
+    notes: list[str]
 
 
 class DiscoveredPages(Out, frozen=True):

@@ -85,7 +85,7 @@ class Session:
     def state(self, node: str | None = None) -> NodeState:
         """Return one node (None: this machine) at the moment looked at; raises UnknownNode."""
         if self.at_ms is None:
-            return self.tracker.node(node)
+            return self.tracker.up_to_date([self.tracker.node(node)])[0]
         return self.tracker.at(self.at_ms, node)
 
     def states(self, node: str | None = None) -> list[NodeState]:
@@ -94,7 +94,7 @@ class Session:
             return [self.state(node)]
         known = sorted(self.tracker.nodes(), key=lambda each: (each.name, each.node))
         if self.at_ms is None:
-            return known
+            return list(self.tracker.up_to_date(known))
         from earmark.errors import UnknownNode  # noqa: PLC0415 - beside its only use
 
         found = []

@@ -10,6 +10,7 @@ from earmark.cli import output_machine as m
 from earmark.cli.phrases import reason_line
 from earmark.cli.picture import Picture, Tile, page_size, picture_of
 from earmark.cli.times import iso
+from earmark.cli.views_nodes import closed_for, disks_out, standing
 from earmark.cli.where import Where
 from earmark.core.ledger.commands import Answer
 from earmark.core.ledger.state import NodeState
@@ -19,6 +20,7 @@ from earmark.core.model.grant import Grant
 from earmark.core.model.ids import UnitId
 from earmark.core.model.refusal import Reason, Refusal
 from earmark.core.model.request import Request
+from earmark.drivers.contract import Observation
 
 
 def when(at_ms: int) -> o.When:
@@ -132,20 +134,22 @@ def node_out(state: NodeState) -> m.NodeOut:
     machine = state.machine
     held = sum(1 for _, grant in state.grants() for row in grant.units if row.unit.startswith("cpu:"))
     return m.NodeOut(
-        node=state.node, name=state.name, cpus=0 if machine is None else len(machine.cpus), cpus_held=held,
+        node=state.node, name=state.name, host=state.runs_on, state=standing(state), reason=closed_for(state), cpus=0 if machine is None else len(machine.cpus), cpus_held=held,
         cells=0 if machine is None else len(machine.cells), memory_bytes=0 if machine is None else sum(c.memory_bytes for c in machine.cells),
         claims=len(state.claims), quarantines=len(state.quarantines), cordons=len(state.cordons), sequence=state.sequence,
         at=when(state.at_ms),
     )  # fmt: skip
 
 
-def machine_out(picture: Picture, at_ms: int, where: Where) -> m.MachineOut:
-    """Return the whole node."""
+def machine_out(picture: Picture, at_ms: int, where: Where, seen: Observation | None = None) -> m.MachineOut:
+    """Return the whole node; `seen` is the last look at it."""
     state, machine = picture.state, picture.state.machine
     return m.MachineOut(
         node=state.node, name=state.name, at=when(at_ms), sequence=state.sequence, model=machine.model if machine else None,
         inventory_version=state.inventory_version, observed=machine is not None,
-        ledger=m.LedgerOut(place=where.place, kind=where.kind, private=where.private, note=where.note), settings=state.settings,
+        ledger=m.LedgerOut(place=where.place, kind=where.kind, private=where.private, note=where.note), host=state.runs_on,
+        state=standing(state), reason=closed_for(state), traits=sorted(state.traits), settings=state.settings, provided=state.provided,
+        disks=disks_out(state, seen),
         cpus=_cpus(picture), offline_cpus=list(machine.offline_cpus) if machine else [], cells=_cells(picture), pools=_pools(picture),
         devices=_devices(picture), claims=[claim_out(claim, state.name) for claim in picture.claims],
         quarantines=[quarantine_out(each, state) for each in picture.quarantines],

@@ -104,19 +104,10 @@ def provide(state: NodeState, command: c.ProvideNode, _facts: Facts) -> Decision
 
     Raises InvalidRequest for what is no custom class or trait, or an impossible inventory.
     """
-    own = {each.resource_class for each in state.settings.inventories}
-    notes = tuple(
-        f"{each.resource_class} is in the node's own inventory, which stands"
-        for each in command.provided.inventories
-        if each.resource_class in own
-    )
     for name in (*(each.resource_class for each in command.provided.inventories), *command.provided.traits):
         if not CUSTOM.fullmatch(name):
             raise InvalidRequest(f"{name!r} is not a custom class or trait: CUSTOM_ and capital letters, digits and _ are", found=name)
-    kept = Provided(
-        inventories=tuple(sorted((i for i in command.provided.inventories if i.resource_class not in own), key=lambda i: i.resource_class)),
-        traits=tuple(sorted(set(command.provided.traits))),
-    )
+    kept, notes = kept_of(state, command.provided)
     if kept == state.provided:
         return Decision(outcome="provided", message="has that already", differences=notes)
     build_layout(state.machine or Machine(), state.settings, kept, strict=False)
@@ -143,6 +134,15 @@ def observe(state: NodeState, command: c.ObserveMachine, _facts: Facts) -> Decis
 def steady(machine: Machine) -> Machine:
     """Return a machine without the figures that change by themselves (free disk space): those are observations, not inventory."""
     return msgspec.structs.replace(machine, disks=tuple(msgspec.structs.replace(disk, free_bytes=None) for disk in machine.disks))
+
+
+def kept_of(state: NodeState, provided: Provided) -> tuple[Provided, tuple[str, ...]]:
+    """Return what a node takes of what is provided, and in words what it leaves: classes that its own settings have (K3)."""
+    own = {each.resource_class for each in state.settings.inventories}
+    taken = sorted((each for each in provided.inventories if each.resource_class not in own), key=lambda each: each.resource_class)
+    left = sorted(each.resource_class for each in provided.inventories if each.resource_class in own)
+    notes = tuple(f"{name} is in the node's own inventory, which stands" for name in left)
+    return Provided(inventories=tuple(taken), traits=tuple(sorted(set(provided.traits)))), notes
 
 
 def configure(state: NodeState, command: c.ConfigureNode, _facts: Facts) -> Decision:
