@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from msgspec.structs import replace
 
@@ -38,8 +38,13 @@ ACTOR = "scenario"
 
 Settle = Callable[[NodeSettings, Iterable[str]], NodeSettings]
 """How KEY=VALUE becomes settings of a node: `earmark node set` has one."""
-Opener = Callable[[], Store]
-"""Opens the ledger of a scenario, the same one each time."""
+
+
+class Opener(NamedTuple):
+    """Where the ledger of a scenario rests: `open` opens it, the same one each time; `lasting` if it outlives being closed."""
+
+    open: Callable[[], Store]
+    lasting: bool
 
 
 class Died(BaseException):
@@ -119,7 +124,7 @@ class World:
 
     def reopen(self, *, orderly: bool = False) -> None:
         """Let the program end, or die with its ledger open, and begin again on the same ledger."""
-        if orderly:
+        if orderly and self.opener.lasting:
             self.tracker.close()
         self.book = Book(self._open())
         self._tracker = self.second()
@@ -140,7 +145,7 @@ class World:
             store.close()
 
     def _open(self) -> Store:
-        store = self.opener()
+        store = self.opener.open()
         if store not in self.opened:
             self.opened.append(store)
         return store
@@ -250,11 +255,11 @@ def memory_ledger() -> Opener:
     from earmark.wiring import memory_store  # noqa: PLC0415 - only where one is wanted
 
     store = memory_store()
-    return lambda: store
+    return Opener(lambda: store, lasting=False)
 
 
 def file_ledger(path: Path) -> Opener:
     """Return an opener of one ledger in a file that is a scenario's own."""
     from earmark.wiring import file_store  # noqa: PLC0415 - only where one is wanted
 
-    return lambda: file_store(path)
+    return Opener(lambda: file_store(path), lasting=True)
