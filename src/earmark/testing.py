@@ -78,7 +78,7 @@ def on(
     """Return a tracker on a store, with its node registered, configured, observed and swept."""
     given = Terms(actor="tester", hold_timeout_ms=600_000, default_ttl_ms=None, drain_grace_ms=60_000)._replace(**terms)
     writer = Writer(store, clock, actor="tester", epoch=1, boot_id=host.boot, timeout_s=10.0)
-    tracker = Tracker(store, writer, Leases(real or processes), host, clock, home=NODE_ONE, terms=given)
+    tracker = Tracker(store, writer, Leases(real or processes), host, clock, home=NODE_ONE, terms=given, monitor=host)
     writer.submit(RegisterNode(node=NODE_ONE, name=host.name, machine_ref=host.ref))
     writer.submit(ObserveMachine(node=NODE_ONE, machine=host.seen))
     if settings is not None:

@@ -17,7 +17,7 @@ from earmark.core.ledger.commands import RegisterNode
 from earmark.core.ledger.state import NodeState
 from earmark.core.model.ids import NodeId, node_stream
 from earmark.core.model.ratios import Ratios, settings_under
-from earmark.drivers.contract import HostDriver, Observation
+from earmark.drivers.contract import HostDriver, Monitor, Observation
 from earmark.drivers.processes import SystemProcesses
 from earmark.drivers.sysfs.observe import SysfsDriver
 from earmark.errors import InvalidRequest, LedgerForeign
@@ -51,7 +51,7 @@ def open_tracker(
     host = SysfsDriver(disks=tuple((disk.name, Path(disk.path)) for disk in settings.disks))
     store = SqliteStore(where.path, gid=where.gid)
     try:
-        return tracker_on(store, where, host, settings, SystemClock(), observe=observe)
+        return tracker_on(store, where, host, settings, SystemClock(), observe=observe, monitor=host)
     except BaseException:
         store.close()
         raise
@@ -93,7 +93,9 @@ def file_store(path: Path) -> Store:
     return SqliteStore(path)
 
 
-def tracker_on(store: Store, where: place.Place, host: HostDriver, settings: Settings, clock: Clock, *, observe: bool) -> Tracker:
+def tracker_on(
+    store: Store, where: place.Place, host: HostDriver, settings: Settings, clock: Clock, *, observe: bool, monitor: Monitor | None = None
+) -> Tracker:  # fmt: skip
     """Return a tracker on an open store, with this machine's node registered, observed where that is due, and swept."""
     machine_ref = host.machine_ref()
     _recall(store, where, machine_ref)
@@ -106,7 +108,7 @@ def tracker_on(store: Store, where: place.Place, host: HostDriver, settings: Set
     )  # fmt: skip
     writer = Writer(store, clock, actor=terms.actor, epoch=settings.epoch, boot_id=boot_id, timeout_s=settings.busy_timeout_ms / 1000)
     tracker = Tracker(
-        store, writer, Leases(SystemProcesses()), host, clock, home=NodeId(known.uuid), terms=terms,
+        store, writer, Leases(SystemProcesses()), host, clock, home=NodeId(known.uuid), terms=terms, monitor=monitor,
         rebind=lambda: identity.rebind(where, machine_ref, hostname=host.hostname()),
     )  # fmt: skip
     state = writer.state(node_stream(known.uuid))

@@ -5,11 +5,14 @@ proof, everything else is unknown.
 """
 
 from collections.abc import Sequence
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from earmark.core.model.claim import Holder, Liveness, Role
 from earmark.core.model.topology import Machine
 from earmark.core.model.value import Value
+
+if TYPE_CHECKING:
+    from earmark.core.model.sample import Sample
 
 
 class Observation(Value, frozen=True):
@@ -35,6 +38,13 @@ class HostDriver(Protocol):
 
     def hostname(self) -> str:
         """Return the host's name."""
+
+
+class Monitor(Protocol):
+    """Sees what a host is doing."""
+
+    def sample(self, at_ms: int) -> "Sample":
+        """Look at the counters of the host at a time; what cannot be read is None. Raises HostUnavailable if nothing can."""
 
 
 class ProcessDriver(Protocol):

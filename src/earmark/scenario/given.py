@@ -9,7 +9,10 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, cast
 
+from msgspec.structs import replace
+
 from earmark.core.model.claim import Holder, Liveness, Role
+from earmark.core.model.sample import Sample
 from earmark.core.model.topology import Machine
 from earmark.drivers.contract import Observation
 from earmark.errors import HostUnavailable
@@ -46,12 +49,19 @@ class GivenHost:
         self.boot = boot
         self.ref = ref
         self.fault: HostUnavailable | None = None
+        self.counters = Sample(at_ms=0, boot_id=boot)
 
     def observe(self) -> Observation:
         """Return the machine as it is now."""
         if self.fault is not None:
             raise self.fault
         return Observation(machine=self.seen, hostname=self.name, boot_id=self.boot, machine_ref=self.ref)
+
+    def sample(self, at_ms: int) -> Sample:
+        """Return the given counters, as of a time."""
+        if self.fault is not None:
+            raise self.fault
+        return replace(self.counters, at_ms=at_ms)
 
     def boot_id(self) -> str:
         """Return the given boot id."""

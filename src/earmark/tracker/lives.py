@@ -11,6 +11,8 @@ from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING
 
+from msgspec.structs import replace
+
 from earmark.core.ledger import commands as c
 from earmark.core.ledger import life_commands as lc
 from earmark.core.ledger.consumer import ConsumerState
@@ -30,6 +32,7 @@ from earmark.tracker.keeping import Keeping
 from earmark.tracker.life_turn import NODE_PREFIX, ended_legs, nodes_of
 
 if TYPE_CHECKING:
+    from earmark.core.ledger.statistics import Statistics
     from earmark.tracker.moving import MoveInHand
 
 TRIES_MAX = 5
@@ -108,6 +111,14 @@ class Lives(Keeping):
         streams = (stream for stream in self.store.heads() if stream.startswith(CONSUMER_PREFIX))
         states = (self._writer.consumer(ConsumerId(stream.removeprefix(CONSUMER_PREFIX))) for stream in streams)
         return tuple(sorted((state for state in states if state is not None), key=lambda state: state.consumer))
+
+    def statistics(self, node: str | None = None) -> Statistics:
+        """Return what runs, and what is in progress, on each node (or only on `node`) and altogether."""
+        from earmark.core.ledger.statistics import statistics  # noqa: PLC0415 - few commands look at everything
+
+        found = statistics(self.nodes(), self.instances())
+        wanted = None if node is None else self.node(node).node
+        return found if wanted is None else replace(found, nodes=tuple(each for each in found.nodes if each.node == wanted))
 
     def claims_of(self, consumer: str) -> tuple[Claim, ...]:
         """Return the live claims of a consumer on all nodes, by id."""

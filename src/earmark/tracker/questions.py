@@ -20,15 +20,16 @@ from earmark.core.model import ids
 from earmark.core.model.claim import Holder
 from earmark.core.model.ids import ClaimId, ConsumerId, NodeId
 from earmark.core.model.node import NodeSettings
-from earmark.drivers.contract import HostDriver, Observation
+from earmark.drivers.contract import HostDriver, Monitor, Observation
 from earmark.errors import EarmarkError, InvalidRecord, LedgerBroken, UnknownClaim, UnknownNode, WrongUse
 from earmark.logs import log
-from earmark.stores.contract import ClaimRow, Store, Ticket
+from earmark.stores.contract import SAMPLES_KEPT_MAX, ClaimRow, Store, Ticket
 from earmark.tracker.leases import Leases
 from earmark.tracker.writer import Writer
 
 if TYPE_CHECKING:
     from earmark.core.ledger.audit import Finding
+    from earmark.core.model.sample import Sample
     from earmark.tracker.history import Verified
 
 NODE_PREFIX = "node:"
@@ -62,7 +63,7 @@ class Questions:
 
     def __init__(
         self, store: Store, writer: Writer, leases: Leases, host: HostDriver, clock: Clock, *, home: NodeId, terms: Terms,
-        rebind: Callable[[], object] | None = None,
+        rebind: Callable[[], object] | None = None, monitor: Monitor | None = None,
     ) -> None:  # fmt: skip
         self.store = store
         self.clock = clock
@@ -72,6 +73,7 @@ class Questions:
         self._leases = leases
         self._host = host
         self._rebind = rebind
+        self._monitor = monitor
         self._pid = os.getpid()
 
     def nodes(self) -> tuple[NodeState, ...]:
@@ -137,6 +139,13 @@ class Questions:
         """Return the last kept observation of a node (None: of this machine's), None if there is none."""
         raw = self.store.observation(ids.node_stream(self.home if node is None else self.node(node).node))
         return None if raw is None else msgspec.json.decode(raw, type=Observation)
+
+    def samples(self, limit: int = SAMPLES_KEPT_MAX, node: str | None = None) -> tuple[Sample, ...]:
+        """Return the newest samples of a node's host (None: of this machine), newest first; a host's samples belong to its own node only."""
+        from earmark.core.model.sample import decode_sample  # noqa: PLC0415 - no command that claims needs it
+
+        kept = self.store.samples(ids.node_stream(self.home if node is None else self.node(node).node), limit)
+        return tuple(decode_sample(each.sample) for each in kept)
 
     def at(self, time_ms: int, node: str | None = None) -> NodeState:
         """Return a node as it was at a time in milliseconds since the epoch; raises UnknownNode if it was not yet there."""

@@ -11,10 +11,14 @@ import hmac
 import os
 import re
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from earmark.drivers.contract import Observation
 from earmark.drivers.sysfs.boot import read_boot_id
 from earmark.drivers.sysfs.tree import Tree
+
+if TYPE_CHECKING:
+    from earmark.core.model.sample import Sample
 
 MACHINE_IDS = ("/etc/machine-id", "/var/lib/dbus/machine-id")
 MACHINE_ID = re.compile(r"[0-9a-f]{32}")
@@ -40,6 +44,12 @@ class SysfsDriver:
 
         machine = read_machine(Tree(self.root), self.disks, process_limits=self.use_process_limits)
         return Observation(machine=machine, hostname=self.hostname(), boot_id=self.boot_id(), machine_ref=self.machine_ref())
+
+    def sample(self, at_ms: int) -> Sample:
+        """Look at the counters of the host; raises HostUnavailable if there are none."""
+        from earmark.drivers.monitor import read_sample  # noqa: PLC0415 - only a monitor needs it
+
+        return read_sample(at_ms, self.root)
 
     def boot_id(self) -> str:
         """Return the id of this boot ("" where the kernel gives none)."""
