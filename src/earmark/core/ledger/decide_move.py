@@ -61,7 +61,7 @@ def open_move(draft: Draft, command: lc.OpenMove, facts: LifeFacts) -> LifeDecis
         return held
     draft = held
     if draft.consumer is None:
-        draft = draft.say(e.InstanceCreated(consumer=command.consumer, uuid=command.uuid, name=command.consumer, owner=command.owner))
+        draft = _made_known(draft, command)
     pairs = tuple(
         LegPair(
             source=Leg(node=command.source, claim=plan.source) if command.source is not None and plan.source is not None else None,
@@ -74,6 +74,14 @@ def open_move(draft: Draft, command: lc.OpenMove, facts: LifeFacts) -> LifeDecis
     draft = draft.say(e.MoveOpened(move=command.move, kind=command.kind, legs=pairs, token=command.token))
     move = draft.consumer.move if draft.consumer is not None else None
     return draft.decision("opened", touched=tuple(leg.claim for pair in pairs for leg in (pair.source, pair.destination) if leg), move=move)
+
+
+def _made_known(draft: Draft, command: lc.OpenMove) -> Draft:
+    """Make a record for a consumer that had none; one whose claim was confirmed has been started."""
+    draft = draft.say(e.InstanceCreated(consumer=command.consumer, uuid=command.uuid, name=command.consumer, owner=command.owner))
+    main = draft.node(command.source).claims.get(command.legs[0].source or ClaimId("")) if command.source is not None else None
+    started = main is not None and main.phase == "confirmed"
+    return draft.say(e.StateReported(state="active", reason="its claim is confirmed")) if started else draft
 
 
 def _hold_legs(draft: Draft, command: lc.OpenMove, facts: LifeFacts) -> Draft | Refusal:
