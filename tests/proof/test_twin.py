@@ -24,7 +24,8 @@ from earmark.stores.memory import MemoryStore
 from earmark.stores.sqlite.store import SqliteStore
 from earmark.testing import GivenClock
 from earmark.tracker.history import audit, verify
-from earmark.tracker.writer import Key, Writer
+from earmark.tracker.work import Key
+from earmark.tracker.writer import Writer
 
 SEEDS = st.integers(0, (1 << 32) - 1)
 

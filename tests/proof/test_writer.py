@@ -21,6 +21,7 @@ from earmark.stores.contract import Store
 from earmark.stores.memory import MemoryStore
 from earmark.testing import NODE_ONE, UNRESERVED, Bench, FaultyStore, GivenClock, GivenHost, GivenProcesses, assert_sound, machine, on
 from earmark.tracker import snapshots, writer
+from earmark.tracker.work import Work, interrupted
 from earmark.tracker.writer import Writer
 
 
@@ -348,7 +349,7 @@ def test_a_command_that_is_none_never_joins_a_group(world: Bench, wrong: dict[st
 
 def test_the_unavailable_tell_the_truth() -> None:
     """Before the commit the error says that nothing has happened; at the commit it does not."""
-    work = writer.Work(HoldClaim(node=NODE_ONE, claim=ClaimId("c-1"), consumer=ConsumerId("v"), owner=Owner("o"), request=OWN), None, "")
-    assert isinstance(writer._interrupted(work), LedgerUnavailable)
+    work = Work(HoldClaim(node=NODE_ONE, claim=ClaimId("c-1"), consumer=ConsumerId("v"), owner=Owner("o"), request=OWN), None, "")
+    assert isinstance(interrupted(work), LedgerUnavailable)
     work.decided = True
-    assert isinstance(writer._interrupted(work), OutcomeUnknown)
+    assert isinstance(interrupted(work), OutcomeUnknown)

@@ -21,7 +21,7 @@ from earmark.core.model.ids import NodeId, StreamId, node_stream
 from earmark.errors import ChainBroken, InvalidRecord, LedgerBroken, UnknownNode
 from earmark.stores.contract import Reader, Store
 from earmark.tracker import snapshots
-from earmark.tracker.life_turn import folded
+from earmark.tracker.snapshots import folded
 
 NODE_PREFIX = "node:"
 CONSUMER_PREFIX = "consumer:"

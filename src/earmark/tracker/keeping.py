@@ -19,7 +19,7 @@ from earmark.errors import InvalidRequest, LedgerBroken, UnknownNode
 from earmark.stores.contract import Ticket
 from earmark.tracker.nodes import Nodes
 from earmark.tracker.snapshots import snapshot_of
-from earmark.tracker.writer import encoded
+from earmark.tracker.work import encoded
 
 if TYPE_CHECKING:
     from pathlib import Path

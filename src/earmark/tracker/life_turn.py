@@ -11,9 +11,8 @@ import immutables
 from msgspec.structs import replace
 
 from earmark.core.ledger.codec import Batch, Stored
-from earmark.core.ledger.consumer import ConsumerState, fold_consumer
+from earmark.core.ledger.consumer import ConsumerState
 from earmark.core.ledger.decide_move import decide_life
-from earmark.core.ledger.fold import fold
 from earmark.core.ledger.life_commands import EndMove, LifeCommand
 from earmark.core.ledger.life_decision import LifeDecision, LifeFacts, Placed, World
 from earmark.core.ledger.moves import Fate
@@ -25,13 +24,6 @@ from earmark.stores.contract import Reader
 
 NODE_PREFIX = "node:"
 State = NodeState | ConsumerState
-
-
-def folded(stream: StreamId, known: State | None, page: list[Stored]) -> State | None:
-    """Return the state of a stream of either kind after some more of its events."""
-    if stream.startswith(NODE_PREFIX):
-        return fold(known if isinstance(known, NodeState) else None, page)
-    return fold_consumer(known if isinstance(known, ConsumerState) else None, page)
 
 
 def decide_turn(

@@ -18,7 +18,7 @@ from earmark.core.model.refusal import Refusal
 from earmark.errors import InvalidRequest, LedgerForeign, LedgerReadOnly, WrongUse
 from earmark.tracker.leases import Evidence
 from earmark.tracker.questions import Questions
-from earmark.tracker.writer import Key
+from earmark.tracker.work import Key
 
 if TYPE_CHECKING:
     from earmark.core.model.node import NodeSettings, Provided

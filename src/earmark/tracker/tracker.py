@@ -25,7 +25,7 @@ from earmark.core.model.refusal import Reason, Refusal
 from earmark.core.model.request import Request
 from earmark.errors import InvalidRequest, UnknownClaim
 from earmark.tracker.lives import Lives
-from earmark.tracker.writer import Key, checked, encoded
+from earmark.tracker.work import Key, checked, encoded
 
 if TYPE_CHECKING:
     from contextlib import AbstractAsyncContextManager

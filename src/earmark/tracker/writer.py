@@ -11,29 +11,31 @@ import threading
 from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TypeVar, overload
+from typing import TYPE_CHECKING, overload
 
 import msgspec
 
 from earmark.clock import Clock
 from earmark.core.ledger.codec import Batch, Head, Stamp
 from earmark.core.ledger.commands import Answer, Command, HoldClaim, RegisterNode
-from earmark.core.ledger.consumer import ConsumerState
 from earmark.core.ledger.decide import answer_of, decide
-from earmark.core.ledger.decide_life import life_answer
 from earmark.core.ledger.decision import Decision, Facts
 from earmark.core.ledger.fold import advance
-from earmark.core.ledger.life_commands import LifeAnswer, LifeCommand
 from earmark.core.ledger.state import NodeState
 from earmark.core.model.ids import ClaimId, ConsumerId, StreamId, consumer_stream, node_stream
 from earmark.core.model.refusal import Refusal
-from earmark.errors import EarmarkError, InvalidRequest, KeyReused, LedgerUnavailable, LockTimeout, OutcomeUnknown
+from earmark.errors import EarmarkError, LockTimeout, OutcomeUnknown
 from earmark.locks import NamedLock
-from earmark.logs import log
-from earmark.stores.contract import ANSWERS_KEPT_MS, Reader, Remembered, Store, Transaction
-from earmark.tracker import life_turn, snapshots
-from earmark.tracker.life_turn import State
+from earmark.stores.contract import ANSWERS_KEPT_MS, Reader, Store, Transaction
+from earmark.tracker import snapshots
 from earmark.tracker.names import NodeNames
+from earmark.tracker.work import Key, Work, checked, command_id, interrupted, known_answer, own_error, remembered, say
+
+if TYPE_CHECKING:
+    from earmark.core.ledger.consumer import ConsumerState
+    from earmark.core.ledger.life_commands import LifeAnswer, LifeCommand
+    from earmark.tracker.snapshots import State
+    from earmark.tracker.work import Result
 
 GROUP_MAX = 256
 """Commands in one commit, at most."""
@@ -43,43 +45,14 @@ SNAPSHOT_PER_CLAIM = 2
 """And at least this many events for each live claim, so that the cost of an image stays a constant share."""
 CONSUMERS_KEPT_MAX = 4096
 """States of consumers that a process remembers."""
-
-Result = Answer | LifeAnswer | Refusal
-AnyCommand = TypeVar("AnyCommand", bound=Command | LifeCommand)
-
-
-class Key(msgspec.Struct, frozen=True):
-    """An idempotency key of an owner, and the digest of what was asked under it."""
-
-    owner: str
-    key: str
-    digest: str
+FOLD_MAX = 64
+"""Events that are folded under the write transaction, at most: who needs more catches up before and comes again."""
+CATCH_UPS_MAX = 3
+"""How often a caller catches up before its command is carried out whatever there is to fold, so that it gets its turn at last."""
 
 
-class Work:
-    """One command on its way through the queue; `done` is set when it was answered or when its caller is to lead.
-
-    `taken`: a leader has it; `decided`: its group goes to the commit; `handed_on`: its caller leads no more.
-    """
-
-    __slots__ = ("command", "correlation", "decided", "done", "error", "handed_on", "key", "lead", "result", "taken")
-
-    def __init__(self, command: Command | LifeCommand, key: Key | None, correlation: str) -> None:
-        self.command = command
-        self.key = key
-        self.correlation = correlation
-        self.done = threading.Event()
-        self.lead = False
-        self.taken = False
-        self.decided = False
-        self.handed_on = False
-        self.result: Result | None = None
-        self.error: BaseException | None = None
-
-    @property
-    def answered(self) -> bool:
-        """Whether there is a result or an error."""
-        return self.result is not None or self.error is not None
+class Behind(Exception):
+    """A state is too far behind its stream to be caught up with under the write transaction."""
 
 
 class Writer:
@@ -112,7 +85,22 @@ class Writer:
         Raises what deciding or the store raises; InvalidRequest for a command that is none; LockTimeout if its turn did not come in time
         (nothing happened), OutcomeUnknown if its group did not end in time. Who is interrupted leaves nothing in the queue.
         """
-        work = Work(checked(command), key, correlation)
+        command = checked(command)
+        work = self._through(Work(command, key, correlation))
+        for turn in range(1, CATCH_UPS_MAX + 1):
+            if not work.behind or work.error is not None:
+                break
+            for stream in _streams(command):
+                self._now(stream)
+            work = self._through(Work(command, key, correlation, whole=turn == CATCH_UPS_MAX))
+        if work.error is not None:
+            raise work.error
+        if work.result is None:
+            raise OutcomeUnknown("the writer ended without an answer; ask again with an idempotency key")
+        return work.result
+
+    def _through(self, work: Work) -> Work:
+        """Bring one work through the queue, leading where it is this caller's turn."""
         try:
             with self._guard.hold("enqueue"):
                 self._queue.append(work)
@@ -128,11 +116,7 @@ class Writer:
         except BaseException:
             self._leave(work)
             raise
-        if work.error is not None:
-            raise work.error
-        if work.result is None:
-            raise OutcomeUnknown("the writer ended without an answer; ask again with an idempotency key")
-        return work.result
+        return work
 
     def state(self, stream: StreamId) -> NodeState | None:
         """Return the state of a node's stream as the ledger has it now, None for no such stream."""
@@ -142,7 +126,7 @@ class Writer:
     def consumer(self, consumer: ConsumerId) -> ConsumerState | None:
         """Return what the ledger knows of a consumer beyond its claims now, None for nothing."""
         state = self._now(consumer_stream(consumer))
-        return state if isinstance(state, ConsumerState) else None
+        return None if isinstance(state, NodeState) else state
 
     def _now(self, stream: StreamId) -> State | None:
         with self._store.reading() as reader:
@@ -197,7 +181,7 @@ class Writer:
         finally:
             for work in group:
                 if not work.answered:
-                    work.error = _interrupted(work)
+                    work.error = interrupted(work)
                 work.done.set()
             self._hand_on(own)
 
@@ -224,6 +208,8 @@ class Writer:
                 for work in group:
                     try:
                         results.append((work, self._one(tx, states, work)))
+                    except Behind:
+                        work.behind = True
                     except EarmarkError as error:
                         results.append((work, error))
                 kept = self._keep(tx, states)
@@ -231,7 +217,7 @@ class Writer:
                     work.decided = True
         except EarmarkError as error:
             for work in group:
-                work.error = _own(error)
+                work.error = own_error(error)
             return
         self._publish(states)
         self._snapshots.update(kept)
@@ -240,19 +226,19 @@ class Writer:
                 work.error = result
             else:
                 work.result = result
-                _say(work.command, result)
+                say(work.command, result)
 
     def _one(self, tx: Transaction, states: dict[StreamId, State], work: Work) -> Result:
         """Decide one command and append what it leads to; `states` moves on only if the append succeeded."""
         command, key = work.command, work.key
         now_ms = self._clock.now_ms()
-        kind = LifeAnswer if isinstance(command, LifeCommand) else Answer
-        if key is not None and (known := _known_answer(tx, key, now_ms, kind)) is not None:
-            return known
-        if isinstance(command, LifeCommand):
+        if not isinstance(command, Command):
             return self._life(tx, states, work, command, now_ms)
+        if key is not None and (known := known_answer(tx, key, now_ms, Answer)) is not None:
+            return known
         stream = node_stream(command.node)
-        state = self._node(tx, stream, states)
+        current = self._current(tx, stream, states, None if work.whole else FOLD_MAX)
+        state = current if isinstance(current, NodeState) else None
         decided = decide(state, command, self._facts(tx, state, command, now_ms, states))
         if isinstance(decided, Refusal):
             owner = command.owner if isinstance(command, HoldClaim) else self._actor
@@ -262,7 +248,7 @@ class Writer:
         stamp = self._stamp(stream, head, work, now_ms)
         after = _after(state, decided, stamp)
         answer = answer_of(decided, after) if after is not None else _bare_answer(decided, command)
-        remember = _remembered(key, answer, now_ms) if key is not None else None
+        remember = remembered(key, answer, now_ms) if key is not None else None
         if decided.events or remember is not None:
             stored = tx.append([Batch(stream, head.sequence, decided.events)] if decided.events else [], stamp, remember)
             if stored and after is not None:
@@ -281,12 +267,19 @@ class Writer:
 
     def _life(self, tx: Transaction, states: dict[StreamId, State], work: Work, command: LifeCommand, now_ms: int) -> Result:
         """Decide a command about a consumer and append what it leads to on all its streams at once."""
-        world, decided = life_turn.decide_turn(tx, command, lambda stream: self._current(tx, stream, states), now_ms)
+        from earmark.core.ledger.decide_life import life_answer  # noqa: PLC0415 - a claim without an instance does not need it
+        from earmark.core.ledger.life_commands import LifeAnswer  # noqa: PLC0415 - nor this
+        from earmark.tracker import life_turn  # noqa: PLC0415 - nor this
+
+        if work.key is not None and (known := known_answer(tx, work.key, now_ms, LifeAnswer)) is not None:
+            return known
+        fold_max = None if work.whole else FOLD_MAX
+        world, decided = life_turn.decide_turn(tx, command, lambda stream: self._current(tx, stream, states, fold_max), now_ms)
         if isinstance(decided, Refusal):
             tx.put_refusal(life_turn.refusal_stream(command), self._actor, now_ms, msgspec.json.encode(decided))
             return decided
         answer = life_answer(decided, command, decided.after)
-        remember = _remembered(work.key, answer, now_ms) if work.key is not None else None
+        remember = remembered(work.key, answer, now_ms) if work.key is not None else None
         if decided.batches or remember is not None:
             batches = life_turn.batches_of(world, decided)
             first = batches[0] if batches else Batch(consumer_stream(command.consumer), 0, ())
@@ -312,12 +305,13 @@ class Writer:
         row = tx.claim(claim)
         return Facts(now_ms=now_ms, ended=row.cause if row is not None else None)
 
-    def _node(self, reader: Reader, stream: StreamId, states: dict[StreamId, State]) -> NodeState | None:
-        state = self._current(reader, stream, states)
-        return state if isinstance(state, NodeState) else None
+    def _current(
+        self, reader: Reader, stream: StreamId, states: dict[StreamId, State], fold_max: int | None = None
+    ) -> State | None:  # fmt: skip
+        """Return the state at the stream's end: from this group, else the published one and what came since, else from a snapshot.
 
-    def _current(self, reader: Reader, stream: StreamId, states: dict[StreamId, State]) -> State | None:
-        """Return the state at the stream's end: from this group, else the published one and what came since, else from a snapshot."""
+        Raises Behind where more than `fold_max` events would have to be folded.
+        """
         known: State | None = states.get(stream)
         if known is not None:
             return known
@@ -325,14 +319,16 @@ class Writer:
         head = reader.head(stream)
         if head.sequence == 0:
             return None
+        if fold_max is not None and head.sequence - (known.sequence if known is not None else 0) > fold_max:
+            raise Behind(stream)
         if known is None:
             known = snapshots.newest(reader, stream)
             self._snapshots[stream] = known.sequence if known is not None else 0
-        while known is None or known.head.sequence < head.sequence:
-            page = reader.read(stream, known.head.sequence if known is not None else 0)
+        while known is None or known.sequence < head.sequence:
+            page = reader.read(stream, known.sequence if known is not None else 0)
             if not page:
                 break
-            known = life_turn.folded(stream, known, list(page))
+            known = snapshots.folded(stream, known, list(page))
         return known
 
     def _keep(self, tx: Transaction, states: dict[StreamId, State]) -> dict[StreamId, int]:
@@ -370,56 +366,9 @@ class Writer:
             yield tx
 
 
-def _own(error: EarmarkError) -> EarmarkError:
-    """Return an error of its own for one of several callers, so that no thread writes notes or a traceback on another's."""
-    same = type(error)(error.message, **error.facts)
-    same.__cause__ = error
-    return same
-
-
-def _say(command: Command | LifeCommand, result: Result) -> None:
-    """Log one line about a decision that is durable now (an answer that changed nothing is none)."""
-    if isinstance(result, Refusal):
-        log("claim.refused", node=result.node, reasons=len(result.reasons), code=result.reasons[0].code)
-    elif isinstance(result, LifeAnswer):
-        if result.changed:
-            noun = "move" if result.move is not None else "instance"
-            log(
-                f"{noun}.{result.outcome}",
-                consumer=command.consumer if isinstance(command, LifeCommand) else None,
-                move=result.move.id if result.move else None,
-            )
-    elif result.changed:
-        noun = "claim" if result.claim_id is not None else "node"
-        log(f"{noun}.{result.outcome}", node=result.node, claim=result.claim_id, cause=result.cause)
-
-
-def command_id(stream: StreamId, head: Head) -> str:
-    """Return the id of the command whose first event follows a head: no two commands of any writer share it."""
-    return f"{stream}@{head.sequence + 1}"
-
-
-def encoded(value: object) -> bytes:
-    """Return a value as JSON; raises InvalidRequest for what JSON cannot hold (numbers past 64 bits, lone surrogates, strange types)."""
-    try:
-        return msgspec.json.encode(value)
-    except (OverflowError, TypeError, ValueError, RecursionError) as error:
-        raise InvalidRequest(f"{type(value).__name__}: {error}") from error
-
-
-def checked(command: AnyCommand) -> AnyCommand:
-    """Return a command made of exactly what its types allow, as if it had come from outside; raises InvalidRequest."""
-    try:
-        return msgspec.json.decode(encoded(command), type=type(command))
-    except (msgspec.DecodeError, RecursionError) as error:
-        raise InvalidRequest(f"{type(command).__name__}: {error}", found=str(error)) from error
-
-
-def _interrupted(work: Work) -> EarmarkError:
-    name = type(work.command).__name__
-    if work.decided:
-        return OutcomeUnknown(f"{name}: the writer was interrupted at the commit; the ledger shows whether it has happened")
-    return LedgerUnavailable(f"{name}: the writer was interrupted before the commit; nothing has happened")
+def _streams(command: Command | LifeCommand) -> tuple[StreamId, ...]:
+    """Return the streams whose states deciding a command needs."""
+    return (node_stream(command.node),) if isinstance(command, Command) else command.streams
 
 
 def _after(state: NodeState | None, decided: Decision, stamp: Stamp) -> NodeState | None:
@@ -433,17 +382,3 @@ def _after(state: NodeState | None, decided: Decision, stamp: Stamp) -> NodeStat
 
 def _bare_answer(decided: Decision, command: Command) -> Answer:
     return Answer(outcome=decided.outcome, node=command.node, changed=False, claim_id=decided.claim_id, message=decided.message)
-
-
-def _known_answer(tx: Reader, key: Key, now_ms: int, kind: type[Answer | LifeAnswer]) -> Answer | LifeAnswer | None:
-    """Return the first answer to the same command under a key; raises KeyReused for another command."""
-    known = tx.answer(key.owner, key.key)
-    if known is None or known.at_ms < now_ms - ANSWERS_KEPT_MS:
-        return None
-    if known.digest != key.digest:
-        raise KeyReused(f"key {key.key!r} of {key.owner} was used for another command", key=key.key, owner=key.owner)
-    return msgspec.json.decode(known.answer, type=kind)
-
-
-def _remembered(key: Key, answer: Answer | LifeAnswer, now_ms: int) -> Remembered:
-    return Remembered(key.owner, key.key, key.digest, msgspec.json.encode(answer), now_ms)
