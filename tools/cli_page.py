@@ -13,6 +13,7 @@ import msgspec
 from earmark.cli import output as o
 from earmark.cli import output_lives as lives
 from earmark.cli import output_machine as m
+from earmark.cli import output_scenario as book
 from earmark.cli.drawing import CROSS
 from earmark.cli.main import SECTIONS, cli
 from earmark.cli.node_settings import ALIASES, DEFAULTS, OPTIONS
@@ -103,6 +104,8 @@ ANSWERS: tuple[tuple[str, type[msgspec.Struct]], ...] = (
     ("audit", o.AuditOut),
     ("verify", o.VerifyOut),
     ("init, backup, export, import, archive", o.FileOut),
+    ("scenario", book.ScenarioOut),
+    ("scenario --list", book.BookOut),
     ("selftest", o.SelftestOut),
     ("discover", m.DiscoverOut),
     ("completion", o.CompletionOut),

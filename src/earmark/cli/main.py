@@ -68,6 +68,7 @@ SECTIONS: tuple[tuple[str, tuple[tuple[str, str, str], ...]], ...] = (
         ("export", "ledgers:export", "Write all events as JSON lines."),
         ("import", "ledgers:import_events", "Make a ledger from exported events."),
         ("archive", "ledgers:archive", "Move old events to an archive file."),
+        ("scenario", "scenario:scenario", "Carry out scenarios in ledgers of their own; exit 1 if a figure is wrong."),
         ("selftest", "proof:selftest", "Kill writers on this disk and check what is left."),
         ("completion", "completion:completion", "Print the completion script of a shell."),
     )),
