@@ -19,6 +19,7 @@ from earmark.cli.verb import VerbGroup
 from earmark.cli.views import answer_out
 from earmark.cli.views_lives import instance_out, life_out, names_of
 from earmark.core.ledger.commands import Answer
+from earmark.core.model import ids
 from earmark.core.model.instance import LABELS_MAX, InstanceState, Labels
 from earmark.core.model.refusal import Refusal
 from earmark.core.model.request import Request
@@ -59,7 +60,8 @@ def create(
 
     'earmark claim --consumer CONSUMER' claims for it.
     """
-    answer = session.tracker.create(consumer, uuid=uuid, name=name, owner=owner, kind=kind, labels=parse_labels(labels))
+    called = None if name is None else ids.name(name, "instance")
+    answer = session.tracker.create(consumer, uuid=uuid, name=called, owner=owner, kind=kind, labels=parse_labels(labels))
     return reported(session, answer, ())
 
 
