@@ -15,7 +15,8 @@ from earmark.core.model.claim import Holder
 from earmark.core.model.node import NodeSettings
 from earmark.core.model.request import Request
 from earmark.drivers.contract import Observation
-from earmark.errors import InvalidRequest, LedgerBroken, UnknownNode
+from earmark.errors import InvalidRequest, LedgerBroken, UnknownNode, WrongUse
+from earmark.logs import log
 from earmark.stores.contract import Ticket
 from earmark.tracker.nodes import Nodes
 from earmark.tracker.snapshots import snapshot_of
@@ -24,6 +25,7 @@ from earmark.tracker.work import encoded
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from earmark.core.model.sample import Sample
     from earmark.core.model.topology import Machine
 
 
@@ -60,6 +62,23 @@ class Keeping(Nodes):
         with self._writer.exclusive("observation") as tx:
             tx.put_observation(ids.node_stream(state.node), self.clock.now_ms(), encoded(seen))
         return answer
+
+    def sample(self) -> Sample:
+        """Look at the counters of this machine and keep what they show, for its own node; the oldest kept go.
+
+        Raises HostUnavailable if nothing can be read, WrongUse for a tracker without a monitor.
+        """
+        from earmark.core.model.sample import encode_sample  # noqa: PLC0415 - no command that claims needs it
+
+        state = self._writable(None)
+        if self._monitor is None:
+            raise WrongUse(f"{self.store.name} was opened without a monitor of the host", node=state.node)
+        found = self._monitor.sample(self.clock.now_ms())
+        if found.notes:
+            log("sample.incomplete", level="warning", node=state.node, count=len(found.notes))
+        with self._writer.exclusive("sample") as tx:
+            tx.put_sample(ids.node_stream(state.node), found.at_ms, encode_sample(found))
+        return found
 
     def rehome(self, reason: str) -> c.Answer:
         """Say that this copied ledger now belongs to this machine."""
