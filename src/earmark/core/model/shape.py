@@ -95,7 +95,9 @@ def _devices(text: str, kind: str, count: int, cells: int) -> list[Device]:
     if count > (VFS_MAX if kind == "vf" else DEVICES_MAX):
         raise InvalidRequest(f"machine {text!r}: {count} of {kind} are more than {VFS_MAX if kind == 'vf' else DEVICES_MAX}", found=text)
     if kind == "vf":
-        parent = Device(unit=UnitId(f"pci:{PHYSICAL}"), kind="nic", address=PHYSICAL, cell=0, sriov_total=count)
+        parent = Device(
+            unit=UnitId(f"pci:{PHYSICAL}"), kind="nic", address=PHYSICAL, cell=0, sriov_total=count, sriov_offset=1, sriov_stride=1
+        )
         vfs = [f"0000:0a:{n // VFS_PER_SLOT:02x}.{n % VFS_PER_SLOT}" for n in range(1, count + 1)]
         return [parent] + [Device(unit=UnitId(f"pci:{at}"), kind="vf", address=at, cell=0, parent=parent.unit) for at in vfs]
     first, unit = (0x40, "gpu:GPU-") if kind == "gpu" else (0x80, f"{kind}:")
