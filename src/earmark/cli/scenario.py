@@ -39,7 +39,7 @@ PLAIN = {TICK: "ok", CROSS: "NO"}
 @click.option("--print", "printing", is_flag=True, help="Print a scenario that comes with the program, to be changed.")
 @click.pass_obj
 def scenario(session: Session, files: Sequence[str], *, store: str, crash: bool, listing: bool, printing: bool) -> int:
-    """Carry out scenarios, each in a ledger of its own.
+    """Carry out scenarios in ledgers of their own; exit 1 if a figure is wrong.
 
     Each FILE is a text in the scenario language, or the NAME of a scenario that comes with the program (S11). Every step is printed
     with what it was to lead to and what it led to. Exit code 1: a figure was wrong, or a law of every step was broken.
