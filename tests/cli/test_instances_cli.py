@@ -223,3 +223,30 @@ def test_answers_in_json_have_their_documented_shape(two: Line) -> None:
     assert two.good("instance delete web web -q") == ""
     lines = two.good("instance delete web web --json").splitlines()
     assert [shaped(line, output_lives.LifeOut).changed for line in lines] == [False, False]
+
+
+@pytest.mark.rule("S05", "L7", "T4")
+def test_a_build_goes_on_elsewhere(two: Line, capfd: pytest.CaptureFixture[str]) -> None:
+    """S05: a command that fails on n1 aborts its claim and counts there, n2 builds; a later success on n1 resets the count."""
+    script = 'echo "$EARMARK_NODE"; test "$EARMARK_NODE" = n2'
+    said = two(f"instance build web --on n1 --on n2 {SMALL} --owner alice -- sh -c", script)
+    assert said.code == 0, said
+    assert "web was not built on n1: exit status 1" in said.err
+    assert capfd.readouterr().out.split() == ["n1", "n2"]
+    assert (both(two), two.bench.tracker.node("n1").failed_builds) == ((NOTHING, S), 1)
+    assert "web of alice · confirmed, no end" in said.out
+    two.good("instance build db --on n1 --on n2 --cpus 2 --mem 2GiB --disk 20GiB")
+    assert (both(two), two.bench.tracker.node("n1").failed_builds) == ((S, S), 0)
+
+
+@pytest.mark.rule("L7")
+def test_a_build_that_succeeds_nowhere_leaves_nothing(two: Line) -> None:
+    """The last exit status is returned; where no node grants it, every node's reasons are told; an unknown node is known before."""
+    assert two(f"instance build web --on n1 --on n2 {SMALL} -- sh -c", "exit 7").code == 7
+    assert two(f"instance build web --on n1 {SMALL} -- /no/such/program").code == 127
+    said = two("instance build web --on n1 --on n2 --cpus 99:dedicated")
+    assert said.code == 3
+    assert said.err.startswith("earmark: refused: build of web: 99 dedicated CPUs\n")
+    assert said.err.count("99 CPUs asked") == 4
+    assert two(f"instance build web --on n1 --on nope {SMALL}").code == two("instance build web --on n1").code == 2
+    assert both(two) == (NOTHING, NOTHING)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, cast, get_args
 import click
 
 from earmark.cli import life_lines, phrases
+from earmark.cli.builds import build
 from earmark.cli.claim import granted
 from earmark.cli.life import answer_line, tell
 from earmark.cli.moves import consumer_named, read_prescribed, refused
@@ -333,3 +334,6 @@ def last_request(session: Session, consumer: str) -> Request:
     if last is None:
         raise InvalidRequest(f"the ledger does not say what {consumer!r} held: say --cpus, --mem, …, --request FILE or --grant FILE")
     return last
+
+
+instance.add_command(build)
