@@ -14,6 +14,7 @@ from earmark.cli import output as o
 from earmark.cli import output_lives as lives
 from earmark.cli import output_machine as m
 from earmark.cli import output_scenario as book
+from earmark.cli import output_statistics as statistics
 from earmark.cli.drawing import CROSS
 from earmark.cli.main import SECTIONS, cli
 from earmark.cli.node_settings import ALIASES, DEFAULTS, OPTIONS
@@ -101,6 +102,8 @@ ANSWERS: tuple[tuple[str, type[msgspec.Struct]], ...] = (
     ("node set, without KEY=VALUE", NodeSettings),
     ("log", o.EventOut),
     ("diff", o.DiffOut),
+    ("stats", statistics.StatsOut),
+    ("monitor, a line a sample", statistics.SampleOut),
     ("audit", o.AuditOut),
     ("verify", o.VerifyOut),
     ("init, backup, export, import, archive", o.FileOut),

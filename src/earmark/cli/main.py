@@ -50,6 +50,7 @@ SECTIONS: tuple[tuple[str, tuple[tuple[str, str, str], ...]], ...] = (
         ("who", "looks:who", "Say who holds a unit."),
         ("fit", "what_if:fit", "Say where a request would go."),
         ("why-not", "what_if:why_not", "Say why a request does not fit."),
+        ("stats", "stats:stats", "Say what is used, what runs and what is in progress."),
     )),
     ("Look back", (
         ("log", "history:log", "Print what happened, oldest first."),
@@ -59,6 +60,7 @@ SECTIONS: tuple[tuple[str, tuple[tuple[str, str, str], ...]], ...] = (
     ("The node", (
         ("node", "nodes:node", "List, show, set, cordon nodes."),
         ("discover", "discovery:discover", "Read the machine and print what is there."),
+        ("monitor", "monitoring:monitor", "Take samples of this machine: CPUs, load, memory, pressure."),
     )),
     ("The ledger", (
         ("init", "ledgers:init", "Make a ledger for the machine or a group."),

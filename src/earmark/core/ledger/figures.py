@@ -98,6 +98,11 @@ class Figures(Amounts, frozen=True, kw_only=True):
     rooms: tuple[Room, ...] = ()
 
     @property
+    def total(self) -> Amounts:
+        """What the node has: its usable CPUs, its memory, its disks."""
+        return Amounts(vcpus=self.cpus_total, memory_bytes=self.memory_total_bytes, disk_bytes=self.disk_total_bytes)
+
+    @property
     def memory_free_bytes(self) -> int:
         """Total less used (C6): negative under overcommitment, or where the machine has become smaller."""
         return self.memory_total_bytes - self.memory_bytes

@@ -147,7 +147,7 @@ def statistics(states: Iterable[NodeState], consumers: Iterable[ConsumerState]) 
     everyone = [one for listed in placed.values() for one in listed]
     away = _away(known, frozenset(one.claim.consumer for one in everyone))
     fleet = FleetStatistics(
-        nodes=len(found), used=_sum(one.figures for one in found), total=_sum(_total(one.figures) for one in found),
+        nodes=len(found), used=_sum(one.figures for one in found), total=_sum(one.figures.total for one in found),
         claims=sum(one.figures.claims for one in found), quarantines=sum(one.figures.quarantines for one in found),
         population=population(everyone), nowhere=away, workload=_workload(everyone, _kinds(moves, "in", here), _kinds(moves, "out", here)),
         moves=counted_by(move.kind for move in moves if here.intersection(move.nodes)),
@@ -207,10 +207,6 @@ def _away(known: Mapping[ConsumerId, ConsumerState], placed: frozenset[ConsumerI
         by_task=counted_by(one.task for one in listed if one.task is not None), by_owner=counted_by(one.owner for one in listed),
         by_kind=counted_by(one.kind for one in listed),
     )  # fmt: skip
-
-
-def _total(found: Figures) -> Amounts:
-    return Amounts(vcpus=found.cpus_total, memory_bytes=found.memory_total_bytes, disk_bytes=found.disk_total_bytes)
 
 
 def _sum(amounts: Iterable[Amounts]) -> Amounts:
