@@ -127,7 +127,7 @@ def _keep_node(world: World, step: s.KeepNode) -> object:
         case "restore":
             return tracker.restore(node, step.reason)
         case "report":
-            return world.report(step.node)
+            return world.report(step.node, step.host)
         case "rehome":
             return world.rehome(step.node, step.host or step.node, step.reason)
         case "came-back":
@@ -222,7 +222,8 @@ def _audit(world: World, step: s.Audit) -> Outcome:
 def _looked_at(world: World, names: Sequence[str]) -> tuple[Finding, ...]:
     found: list[Finding] = []
     for name in names:
-        world.look(name)
+        if world.node(name).retired is None:
+            world.look(name)
         found += world.see_guests(name)
         world.tracker.sweep(world.ids[name])
     return (*found, *world.tracker.audit())

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 from earmark.core.fit.devices import available
 from earmark.core.ledger.audit import Finding
-from earmark.core.ledger.figures import figures
+from earmark.core.ledger.figures import Amounts, figures
 from earmark.core.model.claim import Claim
 from earmark.scenario import steps as s
 from earmark.scenario.world import World
@@ -34,6 +34,13 @@ def check(world: World, what: s.Check, findings: Sequence[Finding]) -> Checked:
 
 def _figure(world: World, what: s.NodeFigure) -> Checked:
     return Checked(f"{what.node} {shown(what.figure)}", f"{what.node} {figures(world.node(what.node)).text}")
+
+
+def _host(world: World, what: s.HostFigure) -> Checked:
+    found = Amounts()
+    for state in world.tracker.hosts().get(what.host, ()):
+        found = found.plus(figures(state))
+    return Checked(f"host {what.host} {shown(what.figure)}", f"host {what.host} {found.text}")
 
 
 def shown(figure: s.Figure) -> str:
@@ -168,6 +175,7 @@ def _findings(world: World, what: s.Found, findings: Sequence[Finding]) -> Check
 Rule = Callable[[World, Any], Checked]
 CHECKS: dict[type, Rule] = {
     s.NodeFigure: _figure,
+    s.HostFigure: _host,
     s.NodeCount: _count,
     s.NodeFree: _free,
     s.NodeIs: _node_is,

@@ -101,6 +101,10 @@ def _move(words: Words) -> s.Check:
     return s.MoveIs(move=words.name("move or consumer"), status=words.one_of("status of a move", STATUSES))
 
 
+def _host(words: Words) -> s.Check:
+    return s.HostFigure(host=words.name("host"), figure=words.figure("figure"))
+
+
 def _finding(words: Words) -> s.Check:
     return s.Found(code=words.name("code of a finding"), node=words.name("node") if words.maybe("on") else None)
 
@@ -127,6 +131,7 @@ def _allocation(words: Words) -> s.Check:
 WORDS: dict[str, Callable[[Words], s.Check]] = {
     "disjoint": _disjoint,
     "move": _move,
+    "host": _host,
     "finding": _finding,
     "no": _no,
     "allocation": _allocation,

@@ -79,6 +79,13 @@ class NodeFigure(Value, frozen=True, tag="figure"):
     figure: Figure
 
 
+class HostFigure(Value, frozen=True, kw_only=True, tag="host"):
+    """The figures of a host: those of all nodes that it runs."""
+
+    host: str
+    figure: Figure
+
+
 class NodeCount(Value, frozen=True, tag="count"):
     """A number of a node: `what` is pins, failed_builds, devices, claims, or a resource class in use."""
 
@@ -157,7 +164,7 @@ class Allocated(Value, frozen=True, tag="allocation"):
 
 
 Check = (
-    NodeFigure | NodeCount | NodeFree | NodeIs | ConsumerOn | ConsumerState | Units | Disjoint | MoveIs | Found | Allocated
+    NodeFigure | HostFigure | NodeCount | NodeFree | NodeIs | ConsumerOn | ConsumerState | Units | Disjoint | MoveIs | Found | Allocated
 )  # fmt: skip
 
 # --- the steps ------------------------------------------------------------------------------------------------------------------------

@@ -209,9 +209,9 @@ def set_node(_reading: Reading, words: Words, _verb: str) -> s.Step:
 
 
 def keep_node(_reading: Reading, words: Words, verb: str) -> s.Step:
-    """`disable A "reason"`, `enable A`, `retire A "reason"`, `restore A`, `report A`, `rehome A to HOST`, `came-back A`."""
+    """`disable A "reason"`, `enable A`, `retire A "reason"`, `restore A`, `report A [from HOST]`, `rehome A to HOST`, `came-back A`."""
     name = words.name("node")
-    host = None
+    host = words.name("host") if verb == "report" and words.maybe("from") else None
     if verb == "rehome":
         words.keyword("to")
         host = words.name("host")

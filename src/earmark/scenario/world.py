@@ -171,10 +171,10 @@ class World:
         """Tell the tracker which guests the host of a node runs."""
         return ()
 
-    def report(self, name: str) -> Answer:
-        """Let a node's host report it again, as when its service starts."""
-        host = self.host(name)
-        return self.tracker.register(name, uuid=self.ids[name], host=host.name, machine=host.seen)
+    def report(self, name: str, host: str | None = None) -> Answer:
+        """Let a node's host, or another one, report it again, as when its service starts."""
+        own = self.host(name)
+        return self.tracker.register(name, uuid=self.ids[name], host=host or own.name, machine=own.seen)
 
     def look(self, name: str) -> Answer:
         """Let a node's driver look at its machine; raises HostUnavailable."""
