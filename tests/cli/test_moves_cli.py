@@ -217,6 +217,24 @@ def test_a_move_that_was_given_up_stays_so_in_the_list(two: Line) -> None:
     assert "aborted" in two.good("move status m-0001")
 
 
+@pytest.mark.rule("M15")
+def test_a_confirmed_move_stays_so_whatever_comes_after(two: Line) -> None:
+    """Moved on, evacuated, shelved and deleted later, every earlier move is still told as it ended, at each step."""
+    ended_as = {}
+    for number, (words, outcome) in enumerate((
+        ("migrate web --to n2", "confirm"), (f"resize web --to n1 {LARGE}", "revert"), (f"resize web {LARGE}", "confirm"),
+        ("migrate web --to n1", "confirm"), ("evacuate web --to n2", "confirm"), ("migrate web --to n1", "abort"),
+    )):  # fmt: skip
+        move = f"m-000{number}"
+        two.good(f"move {words} --id {move}")
+        two.good(f"move {outcome} {move}")
+        ended_as[move] = {"confirm": "confirmed", "revert": "reverted", "abort": "aborted"}[outcome]
+        assert {each["id"]: each["status"] for each in two("move list --all --json").json()} == ended_as
+    for words in ("move came-back n1", "instance state web shelved_offloaded", "instance unshelve web", "instance delete web"):
+        two.good(words)
+        assert {each["id"]: each["status"] for each in two("move list --all --json").json()} == ended_as, words
+
+
 def test_a_refused_move_names_the_reasons_and_changes_nothing(two: Line) -> None:
     """What does not fit at the destination exits 3 with every reason, in words and in JSON, and no leg is open."""
     said = two("move resize web --to n2 --cpus 99:dedicated")

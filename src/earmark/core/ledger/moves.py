@@ -35,7 +35,8 @@ Kinds = Mapping[UnitId, str]
 def status_of(move: Move, fates: Fates) -> MoveStatus:
     """Return what the main legs of a move say of it; `contradictory` if they cannot both be so.
 
-    The destination speaks first: the source claim of a move that was given up may have left by a later one.
+    The destination speaks first: the source claim of a move that was given up may have left by a later one. A destination that has itself
+    left by a later move was the main claim in between.
     """
     pair = move.legs[0]
     source = _fate(pair.source, fates)
@@ -44,9 +45,9 @@ def status_of(move: Move, fates: Fates) -> MoveStatus:
         return _of_source(move, source)
     if destination is None or (pair.source is not None and source is None):
         return "contradictory"
-    if destination.purpose != "leg":
-        return "contradictory" if source is not None and _in(move, source) else "confirmed"
     cause = destination.claim.cause if destination.claim is not None else destination.cause
+    if destination.purpose != "leg" or cause in LEFT:
+        return "contradictory" if source is not None and _in(move, source) else "confirmed"
     if cause is not None:
         return GIVEN_UP.get(cause, "deleted")
     if source is not None and not _in(move, source):
