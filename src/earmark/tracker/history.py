@@ -6,8 +6,8 @@ that.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import NamedTuple
+from collections.abc import Iterable, Iterator, Sequence
+from typing import NamedTuple, Protocol
 
 from earmark.core.ledger.audit import Finding, audit_consumers, audit_node
 from earmark.core.ledger.audit_moves import audit_moves, legs_looked_at
@@ -16,15 +16,17 @@ from earmark.core.ledger.consumer import ConsumerState, advance_consumer
 from earmark.core.ledger.events import Event
 from earmark.core.ledger.fold import advance
 from earmark.core.ledger.moves import Fate
+from earmark.core.ledger.rows import SlotRow
 from earmark.core.ledger.state import FOLD_VERSION, NodeState
-from earmark.core.model.ids import NodeId, StreamId, node_stream
+from earmark.core.model.ids import ClaimId, NodeId, StreamId, node_stream
 from earmark.errors import ChainBroken, InvalidRecord, LedgerBroken, UnknownNode
-from earmark.stores.contract import Reader, Store
+from earmark.stores.contract import ClaimRow, Reader, Store
 from earmark.tracker import snapshots
 from earmark.tracker.snapshots import folded
 
 NODE_PREFIX = "node:"
 CONSUMER_PREFIX = "consumer:"
+State = NodeState | ConsumerState
 
 
 class Verified(NamedTuple):
@@ -72,57 +74,84 @@ def _known(state: NodeState | None, node: NodeId, store: Store) -> NodeState:
     return state
 
 
+class Rows(Protocol):
+    """The rows that guard a ledger, as its stores give them."""
+
+    def slots(self, stream: StreamId) -> Sequence[SlotRow]:
+        """Return the guard rows of a node."""
+
+    def claim(self, claim: ClaimId) -> ClaimRow | None:
+        """Return the row of a claim, None if it never was."""
+
+
 def audit(store: Store) -> tuple[Finding, ...]:
     """Return what contradicts what in the ledger as it stands: states, derived figures, guard rows, main claims, moves."""
-    found: list[Finding] = []
-    states: list[NodeState | ConsumerState] = []
+    return tuple(findings(store))
+
+
+def findings(store: Store) -> Iterator[Finding]:
+    """Yield what contradicts what, over one view of the ledger."""
     with store.reading() as reader:
-        for stream in _streams(reader):
-            try:
-                state = replay(reader, stream)
-            except (InvalidRecord, LedgerBroken) as error:
-                found.append(Finding(code="chain", severity="error", detail=f"{stream}: {error}"))
-                continue
+        yield from judged(reader, replayed(reader))
+
+
+def replayed(reader: Reader) -> Iterator[tuple[StreamId, State | Finding]]:
+    """Yield the state of every stream, or what is wrong with one that cannot be read: a broken stream stands in no other's way (W11)."""
+    for stream in _streams(reader):
+        try:
+            state = replay(reader, stream)
+        except (InvalidRecord, LedgerBroken) as error:
+            yield stream, Finding(code="chain", severity="error", detail=f"{stream}: {error}")
+        else:
             if state is not None:
-                states.append(state)
-                found += _node(reader, stream, state)
-        found += _together(reader, states)
-    return tuple(found)
+                yield stream, state
 
 
-def _node(reader: Reader, stream: StreamId, state: NodeState | ConsumerState) -> list[Finding]:
+def judged(rows: Rows, seen: Iterable[tuple[StreamId, State | Finding]]) -> Iterator[Finding]:
+    """Yield what contradicts what in some states and the rows that guard them: each by itself, then all together."""
+    states: list[State] = []
+    for stream, state in seen:
+        if isinstance(state, Finding):
+            yield state
+        else:
+            states.append(state)
+            yield from _node(rows, stream, state)
+    yield from _together(rows, states)
+
+
+def _node(rows: Rows, stream: StreamId, state: State) -> list[Finding]:
     """Hold one node against itself and its guard rows."""
     if isinstance(state, ConsumerState):
         return []
-    return [*audit_node(state, reader.slots(stream)), *_rows(reader, stream, state)]
+    return [*audit_node(state, rows.slots(stream)), *_rows(rows, stream, state)]
 
 
-def _together(reader: Reader, states: list[NodeState | ConsumerState]) -> list[Finding]:
+def _together(rows: Rows, states: list[State]) -> list[Finding]:
     """Hold all streams against each other."""
     nodes = [state for state in states if isinstance(state, NodeState)]
     consumers = [state for state in states if isinstance(state, ConsumerState)]
-    rows = (reader.claim(claim) for claim in legs_looked_at(consumers))
-    ended = {row.claim: Fate(None, row.purpose, row.cause) for row in rows if row is not None and row.cause is not None}
+    legs = (rows.claim(claim) for claim in legs_looked_at(consumers))
+    ended = {row.claim: Fate(None, row.purpose, row.cause) for row in legs if row is not None and row.cause is not None}
     return [*audit_consumers(nodes), *audit_moves(nodes, consumers, ended)]
 
 
-def _rows(reader: Reader, stream: StreamId, state: NodeState) -> list[Finding]:
+def _rows(rows: Rows, stream: StreamId, state: NodeState) -> list[Finding]:
     """Compare the claim rows of the live claims with the state."""
     found = []
     for claim in state.live():
-        row = reader.claim(claim.id)
+        row = rows.claim(claim.id)
         if row is None or row.cause is not None or row.stream != stream or row.consumer != claim.consumer or row.purpose != claim.purpose:
             detail = f"claim {claim.id} is live and its row says {row}"
             found.append(Finding(code="guard_drift", severity="error", node=state.node, claim=claim.id, detail=detail))
     for quarantine in state.quarantines.values():
-        row = reader.claim(quarantine.claim)
+        row = rows.claim(quarantine.claim)
         if row is None or row.cause is None:
             detail = f"claim {quarantine.claim} is in quarantine and its row says {row}"
             found.append(Finding(code="guard_drift", severity="error", node=state.node, claim=quarantine.claim, detail=detail))
     return found
 
 
-def replay(reader: Reader, stream: StreamId) -> NodeState | ConsumerState | None:
+def replay(reader: Reader, stream: StreamId) -> State | None:
     """Return a stream's state from the newest usable snapshot and the events after it."""
     state = snapshots.newest(reader, stream)
     while page := reader.read(stream, state.sequence if state is not None else 0):
@@ -134,7 +163,7 @@ def verify(store: Store) -> Verified:
     """Check every link of every chain, replay everything, and compare the result with snapshots, heads and guard rows."""
     counts: dict[StreamId, int] = {}
     found: list[Finding] = []
-    states: list[NodeState | ConsumerState] = []
+    states: list[State] = []
     with store.reading() as reader:
         for stream in _streams(reader):
             try:
@@ -149,9 +178,9 @@ def verify(store: Store) -> Verified:
     return Verified(counts, tuple(found))
 
 
-def _verify_stream(store: Store, reader: Reader, stream: StreamId) -> tuple[int, NodeState | ConsumerState]:
+def _verify_stream(store: Store, reader: Reader, stream: StreamId) -> tuple[int, State]:
     base = store.archived(stream)
-    state: NodeState | ConsumerState | None = None
+    state: State | None = None
     head = Head()
     if base is not None:
         head = base
@@ -174,7 +203,7 @@ def _verify_stream(store: Store, reader: Reader, stream: StreamId) -> tuple[int,
     return count, state
 
 
-def _snapshots(reader: Reader, stream: StreamId, final: NodeState | ConsumerState, base: Head | None) -> list[Finding]:
+def _snapshots(reader: Reader, stream: StreamId, final: State, base: Head | None) -> list[Finding]:
     """Say whether the newest snapshot is what the events up to it fold to (replayed from the one before, or from the start)."""
     newest = reader.snapshot(stream)
     if newest is None or newest.fold_version != FOLD_VERSION or (base is not None and newest.sequence <= base.sequence):

@@ -30,6 +30,7 @@ from earmark.tracker.writer import Writer
 if TYPE_CHECKING:
     from earmark.core.ledger.audit import Finding
     from earmark.core.model.sample import Sample
+    from earmark.tracker.aside import Auditing
     from earmark.tracker.history import Verified
 
 NODE_PREFIX = "node:"
@@ -153,12 +154,26 @@ class Questions:
 
         return state_at(self.store, self.node(node).node, time_ms)
 
-    def audit(self) -> tuple[Finding, ...]:
-        """Hold the ledger against itself and return what contradicts what."""
+    def audit(self, *, aside: bool = False) -> tuple[Finding, ...]:
+        """Hold the ledger against itself and return what contradicts what; `aside`: in a process of its own, out of everybody's way."""
+        if aside:
+            with self.auditing() as work:
+                return work.result()
         from earmark.tracker.history import audit  # noqa: PLC0415 - few commands look at everything
 
         self._own()
         return audit(self.store)
+
+    def auditing(self, *, timeout_s: float | None = None) -> Auditing:
+        """Begin an audit in a process of its own and return it: `with tracker.auditing() as work: … work.result()`.
+
+        The ledger is audited as it stands now, claims go on meanwhile. Raises HostUnavailable if no process can be started; `result()` does
+        if the process fails or takes longer than `timeout_s` (default AUDIT_TIMEOUT_S).
+        """
+        from earmark.tracker.aside import AUDIT_TIMEOUT_S, Auditing  # noqa: PLC0415 - only who wants one pays for it
+
+        self._own()
+        return Auditing(self.store, AUDIT_TIMEOUT_S if timeout_s is None else timeout_s)
 
     def verify(self) -> Verified:
         """Check every hash and link, replay every event, and compare the result with all that is kept beside the events."""

@@ -68,14 +68,16 @@ class Opened(NamedTuple):
     copies: tuple[Path, ...] = ()
 
 
-def open_file(path: Path, *, gid: int | None, create: bool, around: Surroundings) -> Opened:
-    """Open a ledger, making it if it is missing or empty and `create` is on.
+def open_file(path: Path, *, gid: int | None, create: bool, around: Surroundings, write: bool = True) -> Opened:
+    """Open a ledger, making it if it is missing or empty and `create` is on; without `write` it is opened to be read.
 
     Raises UnsafePlace, LedgerForeign, LedgerCorrupt, LedgerReadOnly, LedgerFull, LedgerBusy or LedgerUnavailable.
     """
     check_library(around.sqlite_version)
     check_file_system(path.parent, around.mountinfo)
     check_place(path, gid=gid, create=create)
+    if not write:
+        return _open_to_read(path, around, LedgerReadOnly(f"ledger {path} was opened to be read"))
     if not (os.access(path, os.W_OK) and os.access(path.parent, os.W_OK)):
         what = "file" if not os.access(path, os.W_OK) else "folder"
         return _open_to_read(path, around, LedgerReadOnly(f"ledger {path}: its {what} may not be written by uid {os.geteuid()}"))

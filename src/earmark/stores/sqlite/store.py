@@ -38,15 +38,18 @@ DAMAGES_MAX = 20
 class SqliteStore(Delegating):
     """A ledger file. Close it, or use it as a context manager."""
 
-    def __init__(self, path: Path, *, gid: int | None = None, create: bool = True, around: Surroundings | None = None) -> None:
-        """Open or make a ledger; `gid` is the group that shares it (None: 0600, only the owner).
+    def __init__(
+        self, path: Path, *, gid: int | None = None, create: bool = True, write: bool = True, around: Surroundings | None = None
+    ) -> None:
+        """Open or make a ledger; `gid` is the group that shares it (None: 0600, only the owner); without `write` it is only read.
 
         Raises UnsafePlace, LedgerForeign, LedgerCorrupt, LedgerFull, LedgerReadOnly, LedgerBusy or LedgerUnavailable.
         """
         self._path = path
+        self.gid = gid
         self._pid = os.getpid()
         self._around = around or Surroundings()
-        opened = open_file(path, gid=gid, create=create, around=self._around)
+        opened = open_file(path, gid=gid, create=create, write=write, around=self._around)
         self._opened: Opened = opened
         self._threads = NamedLock(f"writers of {path}")
         self._idle: deque[apsw.Connection] = deque()
@@ -70,6 +73,11 @@ class SqliteStore(Delegating):
     def name(self) -> str:
         """The path of the ledger."""
         return str(self._path)
+
+    @property
+    def path(self) -> Path:
+        """Where the file stands: another process can open it there."""
+        return self._path.absolute()
 
     @property
     def ledger_id(self) -> str:
