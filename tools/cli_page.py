@@ -91,7 +91,7 @@ ANSWERS: tuple[tuple[str, type[msgspec.Struct]], ...] = (
     ("who", o.WhoOut),
     ("fit, why-not, a refused claim", o.FitOut),
     (
-        "claim, confirm, abort, renew, release, return, instance attach, detach, unshelve, move came-back, node set, cordon, uncordon, rehome",
+        "claim, confirm, abort, renew, release, return, instance attach, detach, unshelve, move came-back, node add, observe, set, disable, enable, retire, restore, cordon, uncordon, rehome",
         o.AnswerOut,
     ),
     ("instance create, state, delete, rebuild; move resize … evacuate, finish, confirm, revert, abort, drop, out, in", lives.LifeOut),
@@ -100,6 +100,7 @@ ANSWERS: tuple[tuple[str, type[msgspec.Struct]], ...] = (
     ("story", lives.StoryOut),
     ("node list (a list of these)", m.NodeOut),
     ("node set, without KEY=VALUE", NodeSettings),
+    ("node providers", m.ProvidersOut),
     ("log", o.EventOut),
     ("diff", o.DiffOut),
     ("stats", statistics.StatsOut),

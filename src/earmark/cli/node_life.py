@@ -202,12 +202,13 @@ def machine_given(shape: str | None, path: str | None) -> Machine | None:
 
 def settings_of(session: Session, uuid: str | None) -> NodeSettings:
     """Return the settings of a known node, or those that a new one is made with."""
-    if uuid is not None:
-        try:
-            return session.tracker.node(uuid).settings
-        except UnknownNode:  # it is about to be entered
-            pass
-    return session.tracker.terms.fresh
+    fresh = session.tracker.terms.fresh
+    if uuid is None:
+        return fresh
+    try:
+        return session.tracker.node(uuid).settings
+    except UnknownNode:  # it is about to be entered
+        return fresh
 
 
 def with_classes(settings: NodeSettings, classes: tuple[str, ...]) -> tuple[Inventory, ...]:
