@@ -55,13 +55,14 @@ def of_consumer(consumer: ConsumerId, claims: Iterable[ClaimId] = ()) -> Subject
 
 def tell(subject: Subject, stored: Iterable[Stored]) -> Iterator[Told]:
     """Yield the events of a life out of all events of a ledger, both in order."""
-    known = _Known(subject)
+    known = _Known(subject, subject.claims, subject.moves, _words(subject))
     for item in stored:
-        if item.stream != subject.stream and not known.may_concern(item.raw):
-            continue
+        if item.stream != subject.stream and not any(word in item.raw for word in known.words):
+            continue  # its bytes name nothing that is known: cheaper than opening it
         envelope = open_envelope(item.raw)
         event = open_event(envelope)
-        if known.takes(item.stream, event):
+        known = known.after(event)
+        if item.stream == subject.stream or known.concerns(event):
             yield Told(item, envelope, event)
 
 
@@ -72,39 +73,36 @@ def reason_of(event: e.Event) -> str:
     return str(getattr(event, "reason", "") or getattr(event, "evidence", "") or "")
 
 
-class _Known:
-    """What is known of a subject so far; it grows with the claims and moves that are met. Lives for one call of `tell`."""
+class _Known(NamedTuple):
+    """What is known of a subject so far, and the bytes by which events name it; it grows with the claims and moves that are met."""
 
-    def __init__(self, subject: Subject) -> None:
-        self._subject = subject
-        self._claims: set[str] = set(subject.claims)
-        self._moves: set[str] = set(subject.moves)
-        self._words = {name.encode() for name in (*subject.claims, *subject.moves)}
-        if subject.consumer is not None:
-            self._words.add(msgspec.json.encode(subject.consumer))
+    subject: Subject
+    claims: frozenset[str]
+    moves: frozenset[str]
+    words: frozenset[bytes]
 
-    def may_concern(self, raw: bytes) -> bool:
-        """Say whether an event's bytes name anything that is known: cheaper than opening it."""
-        return any(word in raw for word in self._words)
+    def after(self, event: e.Event) -> _Known:
+        """Return what is known after an event."""
+        if isinstance(event, e.ClaimHeld) and event.consumer == self.subject.consumer:
+            return self._replace(claims=self.claims | {event.claim}, words=self.words | {event.claim.encode()})
+        if isinstance(event, e.MoveOpened) and self.claims & _legs(event):
+            return self._replace(moves=self.moves | {event.move}, words=self.words | {event.move.encode()})
+        return self
 
-    def takes(self, stream: StreamId, event: e.Event) -> bool:
-        """Say whether an event belongs to the story, and learn from it."""
-        if stream == self._subject.stream:
-            return True
-        if isinstance(event, e.MoveOpened):
-            legs = {leg.claim for pair in event.legs for leg in (pair.source, pair.destination) if leg is not None}
-            if event.move in self._moves or legs & self._claims:
-                self._learn(self._moves, event.move)
-                return True
-            return False
-        if isinstance(event, e.MoveEnded):
-            return event.move in self._moves
-        if isinstance(event, e.ClaimHeld) and event.consumer == self._subject.consumer:
-            self._learn(self._claims, event.claim)
+    def concerns(self, event: e.Event) -> bool:
+        """Say whether an event of another stream belongs to the story."""
+        if isinstance(event, e.MoveOpened | e.MoveEnded):
+            return event.move in self.moves
         if isinstance(event, e.UnitsPassed | e.UnitsNamed):
-            return bool(self._claims & {event.source, event.target})
-        return getattr(event, "claim", None) in self._claims
+            return bool(self.claims & {event.source, event.target})
+        return getattr(event, "claim", None) in self.claims
 
-    def _learn(self, known: set[str], name: str) -> None:
-        known.add(name)
-        self._words.add(name.encode())
+
+def _legs(event: e.MoveOpened) -> frozenset[str]:
+    return frozenset(leg.claim for pair in event.legs for leg in (pair.source, pair.destination) if leg is not None)
+
+
+def _words(subject: Subject) -> frozenset[bytes]:
+    """Return how events name a subject: claims and moves as they are, a consumer as JSON writes it."""
+    named = frozenset(name.encode() for name in (*subject.claims, *subject.moves))
+    return named if subject.consumer is None else named | {msgspec.json.encode(subject.consumer)}
