@@ -87,6 +87,7 @@ def _dying(world: World, step: s.Step, when: str) -> Outcome:
     def die() -> None:
         raise Died(when)
 
+    before = heads(world)
     if when == "before":
         world.book.before_commit = die
     else:
@@ -94,13 +95,14 @@ def _dying(world: World, step: s.Step, when: str) -> Outcome:
     try:
         ACTS[type(step)](world, step)
     except Died:
+        nothing = when == "after" and heads(world) == before
         world.reopen()
-        return Outcome(died=True)
+        return Outcome(died=True, wrongs=("nothing was appended",) if nothing else ())
     except EarmarkError as error:
         return Outcome(error=error)
     finally:
         world.book.before_commit = world.book.after_commit = int
-    return Outcome(wrongs=("it ended without an append: there was nothing to die at",))
+    return Outcome(wrongs=("it ended without a commit: there was nothing to die at",))
 
 
 # --- nodes ----------------------------------------------------------------------------------------------------------------------------

@@ -1,7 +1,8 @@
 """A scenario carried out: each step, what it was to lead to, what it led to, and the laws of every step.
 
 Rules of this file: a course begins with an empty ledger of its own; after every step all laws are looked at (laws.py), what was refused has
-changed nothing, and what ends something can be said twice. A crash between two steps changes nothing that is expected.
+changed nothing, and what ends something can be said twice. A crash between two steps changes nothing that is expected; in a run with a crash
+the laws are looked at from the crash on, as the steps before it are those of the run without one.
 """
 
 from __future__ import annotations
@@ -64,14 +65,18 @@ def play(variant: s.Variant, opener: Opener, settle: Settle, *, crash_at: int | 
     world = World(opener, settle)
     played: list[Played] = []
     findings: tuple[Finding, ...] = ()
+    broken: tuple[str, ...] = ()
     try:
         for number, step in enumerate(variant.steps, 1):
             crashed = number == crash_at and world.ready
             if crashed:
                 world.reopen()
-            done, seen = _one(world, step, findings)
+                broken = tuple(broken_laws(world))
+            done, seen = _one(world, step, findings, watched=crash_at is None or number >= crash_at)
             findings = seen if seen is not None else findings
-            played.append(done._replace(crashed=crashed))
+            if crashed:
+                done = done._replace(crashed=True, wrongs=(*broken, *done.wrongs))
+            played.append(done)
             if not done.ok and not isinstance(step, s.Expect):
                 break
     finally:
@@ -79,7 +84,7 @@ def play(variant: s.Variant, opener: Opener, settle: Settle, *, crash_at: int | 
     return tuple(played)
 
 
-def _one(world: World, step: s.Step, findings: Sequence[Finding]) -> tuple[Played, tuple[Finding, ...] | None]:
+def _one(world: World, step: s.Step, findings: Sequence[Finding], *, watched: bool) -> tuple[Played, tuple[Finding, ...] | None]:
     """Carry out one step and hold what it leads to against what it was to lead to."""
     if isinstance(step, s.Expect):
         return Played(step, tuple(_checked(world, what, findings) for what in step.checks), ()), None
@@ -92,9 +97,11 @@ def _one(world: World, step: s.Step, findings: Sequence[Finding]) -> tuple[Playe
     if (outcome.refusal is not None or outcome.error is not None) and heads(world) != before and not _partial(step):
         wrongs.append("I5: it was refused and has changed the ledger")
     checked = _result(step, outcome)
-    if checked.ok and outcome.changed and isinstance(step, REPEATED):
-        wrongs += _said_twice(world, step)
-    return Played(step, (checked,), (*wrongs, *broken_laws(world))), outcome.findings
+    if watched:
+        if checked.ok and outcome.changed and isinstance(step, REPEATED):
+            wrongs += _said_twice(world, step)
+        wrongs += broken_laws(world)
+    return Played(step, (checked,), tuple(wrongs)), outcome.findings
 
 
 def _partial(step: s.Step) -> bool:

@@ -84,6 +84,8 @@ def placed(words: Words) -> Iterator[None]:
     try:
         yield
     except Invalid as error:
+        if "column" in error.facts:
+            raise
         words.wrong(error.message, at)
 
 

@@ -1,0 +1,107 @@
+"""The scenarios of the accounting: every figure after every step, on each store, and with a crash between any two steps."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from earmark.cli.node_settings import changed
+from earmark.scenario import book
+from earmark.scenario.runner import STORES, Run, StoreKind, crash_places, one_run
+
+CRASHES_QUICK = 3
+"""Places of a crash that the quick loop tries in each course."""
+
+
+def told(run: Run) -> str:
+    """Return a run that ended otherwise than expected, in lines."""
+    lines = [f"{run.scenario.source}, {run.variant.title or 'its only course'}, {run.store}, crash before step {run.crash_at}"]
+    for each in run.played:
+        if not each.ok:
+            lines += [f"  line {each.step.line}: {each.step.text}"]
+            lines += [f"    expected {check.expected}; found {check.found}" for check in each.checks if not check.ok]
+            lines += [f"    {wrong}" for wrong in each.wrongs]
+    return "\n".join(lines)
+
+
+@pytest.mark.parametrize("store", STORES)
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param("S01", marks=pytest.mark.rule("S01")),
+        pytest.param("S02", marks=pytest.mark.rule("S02")),
+        pytest.param("S03", marks=pytest.mark.rule("S03")),
+        pytest.param("S04", marks=pytest.mark.rule("S04")),
+        pytest.param("S05", marks=pytest.mark.rule("S05")),
+        pytest.param("S06", marks=pytest.mark.rule("S06")),
+        pytest.param("S07", marks=pytest.mark.rule("S07")),
+        pytest.param("S08", marks=pytest.mark.rule("S08")),
+        pytest.param("S09", marks=pytest.mark.rule("S09")),
+        pytest.param("S10", marks=pytest.mark.rule("S10")),
+        pytest.param("S11", marks=pytest.mark.rule("S11")),
+        pytest.param("S12", marks=pytest.mark.rule("S12")),
+        pytest.param("S13", marks=pytest.mark.rule("S13")),
+        pytest.param("S14", marks=pytest.mark.rule("S14")),
+        pytest.param("S15", marks=pytest.mark.rule("S15")),
+        pytest.param("S16", marks=pytest.mark.rule("S16")),
+        pytest.param("S17", marks=pytest.mark.rule("S17")),
+        pytest.param("S18", marks=pytest.mark.rule("S18")),
+        pytest.param("S19", marks=pytest.mark.rule("S19")),
+        pytest.param("S20", marks=pytest.mark.rule("S20")),
+        pytest.param("S21", marks=pytest.mark.rule("S21")),
+        pytest.param("S22", marks=pytest.mark.rule("S22")),
+        pytest.param("S23", marks=pytest.mark.rule("S23")),
+        pytest.param("S24", marks=pytest.mark.rule("S24")),
+        pytest.param("S25", marks=pytest.mark.rule("S25")),
+        pytest.param("S26", marks=pytest.mark.rule("S26")),
+        pytest.param("S27", marks=pytest.mark.rule("S27")),
+        pytest.param("S28", marks=pytest.mark.rule("S28")),
+        pytest.param("S42", marks=pytest.mark.rule("S42")),
+        pytest.param("S43", marks=pytest.mark.rule("S43")),
+        pytest.param("S44", marks=pytest.mark.rule("S44")),
+        pytest.param("S45", marks=pytest.mark.rule("S45")),
+        pytest.param("S46", marks=pytest.mark.rule("S46")),
+    ],
+)
+def test_a_scenario_holds(name: str, store: StoreKind, tmp_path: Path) -> None:
+    """Each step of each course leads to what it is to lead to, and no law of every step is broken."""
+    scenario = book.scenario(name)
+    assert scenario.id == name
+    for variant in scenario.variants:
+        run = one_run(scenario, variant, store, changed, beside=tmp_path)
+        assert run.ok, told(run)
+
+
+@pytest.mark.parametrize("store", STORES)
+@pytest.mark.parametrize("name", book.names())
+def test_a_scenario_survives_some_crashes(name: str, store: StoreKind, tmp_path: Path) -> None:
+    """A crash at some places between two steps, spread over the course, changes no figure."""
+    scenario = book.scenario(name)
+    for variant in scenario.variants:
+        places = crash_places(variant)
+        for place in places[:: max(1, len(places) // CRASHES_QUICK)]:
+            run = one_run(scenario, variant, store, changed, crash_at=place, beside=tmp_path)
+            assert run.ok, told(run)
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("store", STORES)
+@pytest.mark.parametrize("name", book.names())
+def test_a_scenario_survives_a_crash_between_any_two_steps(name: str, store: StoreKind, tmp_path: Path) -> None:
+    """A crash at any place between two steps, each as a run of its own, changes no figure."""
+    scenario = book.scenario(name)
+    for variant in scenario.variants:
+        for place in crash_places(variant):
+            run = one_run(scenario, variant, store, changed, crash_at=place, beside=tmp_path)
+            assert run.ok, told(run)
+
+
+def test_every_scenario_says_what_nova_does() -> None:
+    """Each scenario of the book has a title, a line about Nova 34, and figures to be wrong about."""
+    for name in book.names():
+        scenario = book.scenario(name)
+        assert scenario.title
+        assert scenario.nova
+        for variant in scenario.variants:
+            assert any(step.text.startswith("expect ") for step in variant.steps), (name, variant.title)
