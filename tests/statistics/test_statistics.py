@@ -250,6 +250,7 @@ def life(made: Bench, dice: random.Random) -> None:
         lambda: tracker.hold(
             SMALL, consumer=who, node=dice.choice(("n1", "n2")), owner=dice.choice(("ann", "bob")), confirm=dice.random() < 0.5
         ),
+        lambda: tracker.hold(Request(vcpus=1), consumer=who, node=dice.choice(("n1", "n2")), purpose="attach", confirm=True),
         lambda: tracker.report(who, dice.choice(STATES), task=dice.choice((None, "rescuing", "spawning"))),
         lambda: tracker.open_move(who, dice.choice(("resize", "migration", "evacuation")), to=dice.choice(("n1", "n2")), request=LARGE),
         lambda: dice.choice((tracker.confirm_move, tracker.revert_move, tracker.abort_move))(who),
