@@ -79,6 +79,16 @@ def test_an_unshelve_is_refused_or_makes_no_sense(two: Line) -> None:
     assert "the ledger does not say what 'new' held" in two("instance unshelve new").err
 
 
+@pytest.mark.rule("L13")
+def test_a_report_about_a_consumer_that_never_claimed_changes_no_figures(two: Line) -> None:
+    """Whatever state is reported of it, freeing ones too, nothing is charged and nothing is freed; it has a record from then on."""
+    for state in ("active", "stopped", "shelved_offloaded", "deleted"):
+        found = shaped(two.good(f"instance state ghost {state} --json"), output_lives.LifeOut)
+        assert (found.changed, found.freed) == (True, [])
+        assert both(two) == (NOTHING, NOTHING)
+    assert "ghost" in two.good("instance list --all")
+
+
 @pytest.mark.rule("S24")
 def test_a_record_gone_while_its_host_was_down(two: Line) -> None:
     """S24: deleted without its host being asked, its VF and figures are free and the audit is clean."""
