@@ -144,6 +144,11 @@ def show_bytes(value: int | None) -> str:
     return "auto" if value is None else format_bytes(value).replace(" ", "")
 
 
+def show_size(value: int) -> str:
+    """Return a size, "0" for nothing."""
+    return show_bytes(value) if value else "0"
+
+
 def show_names(value: Iterable[str]) -> str:
     """Return names with commas."""
     return ",".join(value) or "none"
@@ -164,7 +169,7 @@ OPTIONS: dict[str, Option] = {
     "ram_allocation_ratio": Option("ram_allocation_ratio", ratio, show_ratio, "ordinary memory handed out per memory"),
     "disk_allocation_ratio": Option("disk_allocation_ratio", ratio, show_ratio, "disk space handed out per space"),
     "reserved_huge_pages": Option("reserved_huge_pages", huge_pages, show_pages, "pages kept for the host, as CELL:SIZE:COUNT,…"),
-    "file_backed_memory": Option("file_backed_memory_bytes", size, show_bytes, "memory as files, in place of the machine's; 0: not so"),
+    "file_backed_memory": Option("file_backed_memory_bytes", size, show_size, "memory as files, in place of the machine's; 0: not so"),
     "max_concurrent_builds": Option("max_concurrent_builds", number, str, "builds at a time, held and not yet confirmed; 0: no limit"),
     "allow_resize_to_same_host": Option("allow_resize_to_same_host", truth, show_truth, "whether an instance may be resized where it is"),
     "allow_migrate_to_same_host": Option("allow_migrate_to_same_host", truth, show_truth, "whether it may be migrated to where it is"),

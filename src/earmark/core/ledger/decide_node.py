@@ -79,7 +79,8 @@ def host(state: NodeState, command: c.HostNode, _facts: Facts) -> Decision:
     """Let another host run the node, with everything that is held on it; it is answered where that is so already."""
     if state.runs_on == command.host:
         return Decision(outcome="hosted", message=f"is run by host {command.host} already")
-    return Decision(events=(e.NodeHosted(host=command.host, reason=command.reason),), outcome="hosted")
+    event = e.NodeHosted(host=command.host, reason=command.reason)
+    return Decision(events=(event,), outcome="hosted", message=f"host {command.host} runs it now")
 
 
 def retire(state: NodeState, command: c.RetireNode, _facts: Facts) -> Decision:
