@@ -98,7 +98,7 @@ class Nodes(Questions):
         """Return some nodes with what was due on them done; this machine's was swept when the ledger was opened."""
         found = []
         for state in states:
-            if state.node == self.home or not passing(state):
+            if state.node == self.home or not passing(state) or not self._can_write():
                 found.append(state)
                 continue
             self.sweep(state.node)
