@@ -65,14 +65,15 @@ REQUEST = """## The request language
 
 `claim`, `run`, `fit` and `why-not` take the same words for what is wanted. A bare `--cpus N` means dedicated CPUs for `run` and shared vCPUs
 elsewhere. Instead of the words, `--request FILE` (`-` is standard input) takes the struct [Request](json.md#request) as JSON; file and
-words are not mixed, but `--node`, `--consumer`, `--owner` and `--ttl` may stand beside a file.
+words are not mixed, but `--node`, `--consumer`, `--owner` and `--ttl` may stand beside a file. `instance attach`, `build` and `unshelve`,
+`move resize` and `move out` take the wishes too; whom they are for and where is said by arguments of their own.
 
 """
 JSON_HEAD = """# JSON
 
 <!-- made by tools/cli_page.py from src/earmark/cli/output.py; do not edit -->
 
-With `--json` a command prints one JSON value on one line (`log`: one line an event; `release` and `abort`: one line a claim). Every key is always
+With `--json` a command prints one JSON value on one line (`log`: one line an event; `release` and `abort`: one line a claim; `instance delete`: one line an instance). Every key is always
 there; a key may be added in a later version, none changes its meaning. Moments are `{"ms": …, "iso": "…"}`, amounts are in base units
 (bytes, pages, CPUs). Names stand as they are in the ledger.
 

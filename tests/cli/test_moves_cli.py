@@ -454,3 +454,19 @@ def test_a_token_is_checked(two: Line, far: Line) -> None:
     assert said.code == 3
     assert said.err.startswith("earmark: refused: migration of web: 2 shared vCPUs")
     assert shaped(two.good("move out web --kind migration --json"), output_lives.LifeOut).move.token == token
+
+
+@pytest.mark.parametrize("words", [
+    "move confirm", "move status", "move came-back", "move in", "move out --kind migration", "move migrate --to n2", "move drop --leg source",
+    "move resize --cpus 1", "instance show", "instance delete", "instance create", "instance unshelve", "story", "move migrate web --to",
+    "move migrate web --id", "instance state web", "instance list --node", "instance build x --cpus 1 --on", "instance detach web",
+])  # fmt: skip
+@pytest.mark.parametrize("text", ["\udcff", "m-\udcff", "c-\udcff", "\x00"])
+def test_bytes_that_are_no_text_are_an_error(two: Line, words: str, text: str) -> None:
+    """An argument that is no UTF-8 exits 2 with one clean line, or a problem in JSON, and changes nothing."""
+    said = two(words, text)
+    assert said.code == 2, said
+    assert said.err.count("\n") == 1
+    assert said.err[:-1].isprintable()
+    assert json.loads(two(f"{words} --json", text).err if not words.endswith(("--to", "--id", "--node", "--on")) else "{}") is not None
+    assert both(two) == (S, NOTHING)

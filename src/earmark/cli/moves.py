@@ -16,6 +16,7 @@ from earmark.cli.session import Session
 from earmark.cli.verb import VerbGroup
 from earmark.cli.views import fit_out
 from earmark.cli.views_lives import life_out, move_out
+from earmark.core.model import ids
 from earmark.core.model.grant import Grant
 from earmark.core.model.refusal import Refusal
 from earmark.core.model.request import Request
@@ -313,6 +314,9 @@ def list_moves(session: Session, *, everything: bool) -> int:
 
 def consumer_named(session: Session, text: str) -> str:
     """Return the consumer that a text names: by its id, or by the uuid or name of its instance."""
+    who = ids.ConsumerId(ids.name(text, "consumer"))
+    if session.tracker.instance_or_none(who) is not None or session.tracker.claims_of(who):
+        return who  # found without looking at every instance
     try:
         return session.tracker.instance(text).consumer
     except UnknownInstance:
