@@ -15,13 +15,16 @@ from msgspec.structs import replace
 
 from earmark.core.ledger import commands as c
 from earmark.core.ledger import events as e
-from earmark.core.ledger.codec import Batch, Stamp, open_envelope
+from earmark.core.ledger import life_commands as lc
+from earmark.core.ledger.codec import open_envelope
+from earmark.core.ledger.consumer import encode_consumer
 from earmark.core.ledger.state import encode_image
 from earmark.core.model.claim import Holder
 from earmark.core.model.grant import AmountRow, Grant, GrantCell, Pin, UnitRow
-from earmark.core.model.ids import ClaimId, ConsumerId, NodeId, Owner, PoolId, ResourceClass, UnitId, cpu_unit, node_stream
+from earmark.core.model.ids import ClaimId, ConsumerId, MoveId, NodeId, Owner, PoolId, ResourceClass, Trait, UnitId, cpu_unit, node_stream
+from earmark.core.model.instance import MoveKind
 from earmark.core.model.inventory import Inventory
-from earmark.core.model.node import NodeSettings, ReservedPages
+from earmark.core.model.node import NodeSettings, Provided, ReservedPages
 from earmark.core.model.refusal import Refusal
 from earmark.core.model.request import DeviceRequest, Request, ResourceAmount
 from earmark.core.model.topology import Machine
@@ -35,6 +38,7 @@ NODE_TWO = NodeId("00000000-0000-4000-8000-000000000002")
 HOUR_MS = 3_600_000
 LICENCES = Inventory(resource_class=ResourceClass("CUSTOM_LICENCE"), total=8, reserved=1, ratio=1500, max_unit=4)
 SETTINGS = NodeSettings(
+    allow_resize_to_same_host=True, resize_confirm_window_s=600, max_concurrent_builds=9,
     reserved_host_cpus=1, reserved_host_memory_bytes=GIB, cpu_allocation_ratio=2000, inventories=(LICENCES,), device_kinds=("gpu", "vf"),
     reserved_huge_pages=(ReservedPages(cell=1, size_kib=2048, count=16),),
 )  # fmt: skip
@@ -83,26 +87,35 @@ class Recorder:
         )  # fmt: skip
         return claim
 
-    def move(self) -> None:
-        """Hold, confirm, renew, bind and end the leg of a move."""
-        claim = ClaimId("c-leg000000001")
-        until = self.clock.now_ms() + 100 * HOUR_MS
-        self.say(
-            c.HoldClaim(
-                node=NODE_ONE, claim=claim, consumer=ConsumerId("vm 1 名"), owner=Owner("bob"), request=Request(vcpus=1), purpose="leg",
-                move="m-0001", leg="destination", deadline_ms=until,
+    def tell(self, command: lc.LifeCommand) -> lc.LifeAnswer:
+        """Carry out a command about a consumer that must be answered."""
+        self.clock.move(HOUR_MS)
+        answer = self.writer.submit(command, correlation=f"golden-{self.store.last_position()}")
+        if isinstance(answer, Refusal):
+            raise SystemExit(f"{command} was refused: {answer.reasons}")
+        return answer
+
+    def move(
+        self, number: int, source: ClaimId, to: NodeId, *ends: lc.Ending, kind: MoveKind = "resize", request: Request | None = None,
+        token: str | None = None,
+    ) -> ClaimId:  # fmt: skip
+        """Open a move of a claim on the first node, end it as is said, and return its destination leg."""
+        state = self.writer.state(node_stream(NODE_ONE))
+        if state is None:
+            raise SystemExit("the node is gone")
+        claim, leg = state.claims[source], ClaimId(f"c-leg{number:09d}")
+        nodes = (NODE_ONE, to) if to != NODE_ONE else (NODE_ONE,)
+        uuid = f"00000000-0000-4000-8000-{number:012d}"
+        self.tell(
+            lc.OpenMove(
+                consumer=claim.consumer, nodes=nodes, move=MoveId(f"m-{number:04d}"), kind=kind, source=NODE_ONE, destination=to,
+                legs=(lc.LegPlan(source=source, destination=leg, request=request),), owner=claim.owner, uuid=uuid, token=token,
+                deadline_ms=self.clock.now_ms() + 100 * HOUR_MS,
             )
         )  # fmt: skip
-        self.say(c.ConfirmClaim(node=NODE_ONE, claim=claim, deadline_ms=until))
-        self.say(c.RenewClaim(node=NODE_ONE, claim=claim, deadline_ms=None))
-        self.say(c.EndClaim(node=NODE_ONE, claim=claim, cause="forced"))
-        self.say(c.EndClaim(node=NODE_ONE, claim=claim, cause="released"))
-
-    def append(self, event: e.Event) -> None:
-        """Append an event that no command leads to yet."""
-        stream = node_stream(NODE_ONE)
-        stamp = Stamp(actor="ann", command="golden", now_ms=self.clock.now_ms(), boot_id="11111111-2222-4333-8444-555555555555")
-        self.store.append([Batch(stream, self.store.head(stream).sequence, (event,))], stamp)
+        for how in ends:
+            self.tell(lc.EndMove(consumer=claim.consumer, nodes=nodes, move=MoveId(f"m-{number:04d}"), how=how))
+        return leg
 
 
 def record() -> Recorder:
@@ -131,7 +144,7 @@ def record() -> Recorder:
     r.say(c.BindClaim(node=NODE_ONE, claim=own, holders=(holder, replace(holder, role="child", pid=4712))))
     r.say(c.EndClaim(node=NODE_ONE, claim=r.hold(Request(vcpus=1)), cause="released"))
     r.say(c.EndClaim(node=NODE_ONE, claim=r.hold(Request(vcpus=1, cpu_policy="dedicated"), confirm=False), cause="aborted"))
-    r.move()
+    lives(r)
     lost = r.hold(Request(vcpus=2, cpu_policy="dedicated", memory_bytes=MIB), confirm=False)
     r.clock.move(10 * HOUR_MS)
     r.say(c.SweepNode(node=NODE_ONE, grace_ms=60_000))
@@ -146,11 +159,35 @@ def record() -> Recorder:
     r.say(c.EndClaim(node=NODE_ONE, claim=device, cause="forced"))
     r.say(c.RehomeNode(node=NODE_ONE, machine_ref="m-2", reason="a new board"))
     r.say(c.ObserveMachine(node=NODE_ONE, machine=replace(seen, cpus=seen.cpus[:-1], offline_cpus=(15, 16, 17))))
-    moving = r.writer.state(node_stream(NODE_ONE))
-    if moving is None:
-        raise SystemExit("the node is gone")
-    r.append(e.UnitsPassed(source=own, target=given, units=(moving.claims[own].grant.units[0].unit,)))
+    r.say(c.RetireNode(node=NODE_TWO, reason="sold"))
+    r.say(c.RestoreNode(node=NODE_TWO, reason="bought again"))
+    r.say(c.HostNode(node=NODE_TWO, host="host-2", reason="another controller"))
+    r.say(c.ProvideNode(node=NODE_TWO, provided=Provided(inventories=(LICENCES,), traits=(Trait("CUSTOM_TRAIT"),))))
     return r
+
+
+def lives(r: Recorder) -> None:
+    """Let instances be created, move in every way and be deleted."""
+    small = Request(vcpus=1, memory_bytes=256 * MIB)
+    consumer = ConsumerId(f"vm {r.claims + 1} 名")
+    r.tell(
+        lc.CreateInstance(
+            consumer=consumer, uuid="00000000-0000-4000-8000-00000000aaaa", name="web 名", owner=Owner("ann"), kind="process",
+            labels=(("tier", "front"), ("empty", "")),
+        )
+    )  # fmt: skip
+    moved = r.move(1, r.hold(small), NODE_TWO, "finish", "finish", "confirm", request=replace(small, vcpus=2))
+    r.tell(lc.ReportState(consumer=consumer, nodes=(NODE_TWO,), state="active", task="rebuilding", reason="as it was said"))
+    r.move(2, r.hold(small), NODE_TWO, "revert", kind="migration")
+    r.move(3, r.hold(small), NODE_TWO, "abort", kind="live_migration", token="a tie")  # noqa: S106 - it ties two halves and opens nothing
+    r.move(4, r.hold(small), NODE_TWO, "expire")
+    r.move(5, r.hold(small), NODE_TWO, "confirm", kind="evacuation")
+    device = Request(vcpus=1, memory_bytes=256 * MIB, devices=(DeviceRequest(kind="vf"),))
+    r.move(6, r.hold(device), NODE_ONE, "finish", "confirm", request=replace(device, vcpus=2))
+    r.move(7, r.hold(small), NODE_TWO)
+    r.tell(lc.ReportState(consumer=consumer, nodes=(NODE_TWO,), state="deleted"))
+    if moved in (state.claims if (state := r.writer.state(node_stream(NODE_TWO))) is not None else ()):
+        raise SystemExit("a deleted instance holds something")
 
 
 def main(folder: Path) -> None:
@@ -166,6 +203,10 @@ def main(folder: Path) -> None:
         if state is None:
             raise SystemExit(f"node {name} is gone")
         (folder / f"{name}.json").write_bytes(msgspec.json.format(encode_image(state), indent=1) + b"\n")
+    consumers = sorted(stream.removeprefix("consumer:") for stream in recorded.store.heads() if stream.startswith("consumer:"))
+    states = [recorded.writer.consumer(ConsumerId(consumer)) for consumer in consumers]
+    known = b"".join(encode_consumer(state) + b"\n" for state in states if state is not None)
+    (folder / "consumers.jsonl").write_bytes(known)
     print(f"{folder}: {recorded.store.last_position()} events")
 
 

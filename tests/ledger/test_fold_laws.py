@@ -12,10 +12,12 @@ from tests.ledger.steps import LIVES, STREAM, Life, step_of
 
 from earmark.core.ledger import events as e
 from earmark.core.ledger.audit import audit_node
+from earmark.core.ledger.audit_moves import audit_moves
 from earmark.core.ledger.codec import Head, Stored, check_link, open_envelope, open_event
-from earmark.core.ledger.decide import decide
-from earmark.core.ledger.decision import Decision, Facts
+from earmark.core.ledger.consumer import decode_consumer, encode_consumer, fold_consumer
+from earmark.core.ledger.decision import Decision
 from earmark.core.ledger.fold import advance, fold, recomputed
+from earmark.core.ledger.moves import Fate
 from earmark.core.ledger.rows import slot_rows
 from earmark.core.ledger.state import NodeState, decode_image, encode_image
 from earmark.core.model.ids import ClaimId, NodeId, UnitId
@@ -95,16 +97,40 @@ def test_deciding_changes_nothing_and_says_the_same_again(seeds: list[int], last
     """The same command on the same state gives the same events, and the state is what it was."""
     life = Life().live(seeds)
     before = encode_image(life.state) if life.state is not None else b""
-    command = step_of(last, life.state, life.consumers, len(seeds), life.now_ms).command
-    facts = Facts(now_ms=life.now_ms)
+    command = life.step(last, len(seeds)).command
     answers = []
     for _ in range(2):
         try:
-            answers.append(repr(decide(life.state, command, facts)))
+            answers.append(repr(life.decided(command)))
         except Exception as error:  # noqa: BLE001 - whatever it is, it must be the same
             answers.append(repr(error))
     assert answers[0] == answers[1]
     assert (encode_image(life.state) if life.state is not None else b"") == before
+
+
+@given(LIVES, st.integers(0, 20))
+def test_a_consumer_is_a_fold_too(seeds: list[int], cut: int) -> None:
+    """Of each consumer: folding may stop anywhere, an image is the whole state, and every event of its stream links to the one before."""
+    life = Life().live(seeds)
+    for stream, state in life.known.items():
+        stored = [each for each in life.told if each.stream == stream]
+        half = fold_consumer(None, stored[:cut])
+        assert fold_consumer(half, stored[cut:]) == fold_consumer(None, stored) == state
+        assert half is None or decode_consumer(encode_consumer(half)) == half
+        head = Head()
+        for each in stored:
+            head = check_link(each, head)
+        assert head == state.head
+
+
+@given(LIVES)
+def test_moves_agree_with_their_legs(seeds: list[int]) -> None:
+    """After any life, what each move is recorded as is what its legs say, and no leg is without its move."""
+    life = Life().live(seeds)
+    if life.state is not None:
+        ended = {claim: Fate(None, life.purposes[claim], cause) for claim, cause in life.ended.items()}
+        found = audit_moves([life.state], life.known.values(), ended)
+        assert [finding for finding in found if finding.severity == "error"] == []
 
 
 @given(LIVES)
@@ -165,7 +191,8 @@ def test_a_life_is_worth_testing() -> None:
     """The random lives reach every event that commands can lead to, so the laws above are about all of them."""
     seen: set[str] = set()
     for seed in range(60):
-        seen |= {open_envelope(stored.raw).type for stored in Life().live(range(seed * 1000, seed * 1000 + 120)).stored}
+        life = Life().live(range(seed * 1000, seed * 1000 + 120))
+        seen |= {open_envelope(stored.raw).type for stored in (*life.stored, *life.told)}
     assert seen == {event.type for event in e.EVENTS}
 
 

@@ -41,7 +41,10 @@ def _drawn(info: mi.Type) -> st.SearchStrategy[Any]:
             most = info.le if info.le is not None else 1 << 52
             return st.integers(least, most)
         case mi.StrType():
-            return st.one_of(TEXTS, st.sampled_from(HOSTILE))
+            least_letters, most_letters = info.min_length or 0, info.max_length
+            texts = st.one_of(TEXTS, st.sampled_from(HOSTILE))
+            bounded = info.min_length is not None or most_letters is not None
+            return texts.map(lambda text: (text or "x" * least_letters)[:most_letters]) if bounded else texts
         case mi.BoolType():
             return st.booleans()
         case mi.NoneType():
@@ -53,6 +56,8 @@ def _drawn(info: mi.Type) -> st.SearchStrategy[Any]:
         case mi.VarTupleType():
             least_rows = info.min_length or 0
             return st.lists(_drawn(info.item_type), min_size=least_rows, max_size=max(least_rows, ROWS_MAX)).map(tuple)
+        case mi.TupleType():
+            return st.tuples(*(_drawn(each) for each in info.item_types))
         case mi.DictType():
             return st.dictionaries(_drawn(info.key_type), _drawn(info.value_type), max_size=ROWS_MAX)
         case _:

@@ -5,15 +5,27 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from earmark.core.ledger.codec import Batch, Head, Stamp, Stored, check_link, open_envelope, open_event
-from earmark.core.ledger.events import ClaimConfirmed, ClaimEnded, ClaimHeld, Event, NodeRegistered, UnitsPassed, UnitsReturned
-from earmark.core.ledger.rows import ClaimClosed, ClaimOpened, SlotRow, SlotsFreed, SlotsPassed, row_change
+from earmark.core.ledger.events import (
+    ClaimConfirmed,
+    ClaimEnded,
+    ClaimHeld,
+    Event,
+    InstanceCreated,
+    LegClosed,
+    MoveOpened,
+    NodeRegistered,
+    UnitsPassed,
+    UnitsReturned,
+)
+from earmark.core.ledger.rows import ClaimClosed, ClaimOpened, MoveBegun, PurposeChanged, SlotRow, SlotsFreed, SlotsPassed, row_change
 from earmark.core.model.claim import Cause, Purpose
 from earmark.core.model.grant import AmountRow, Grant, UnitRow
-from earmark.core.model.ids import ClaimId, ConsumerId, NodeId, Owner, PoolId, Slot, StreamId, UnitId
+from earmark.core.model.ids import ClaimId, ConsumerId, MoveId, NodeId, Owner, PoolId, Slot, StreamId, UnitId
+from earmark.core.model.instance import Leg, LegPair
 from earmark.core.model.request import Request
 from earmark.stores.contract import Reader, Snapshot, Store
 
-A, B = StreamId("node:a"), StreamId("node:b")
+A, B, VM = StreamId("node:a"), StreamId("node:b"), StreamId("consumer:vm-1")
 CLAIM = "c-aaaa"
 
 
@@ -61,6 +73,25 @@ def passed(source: str, target: str, *units: int | str) -> UnitsPassed:
     return UnitsPassed(source=ClaimId(source), target=ClaimId(target), units=names)
 
 
+def known(consumer: str = "vm-1") -> InstanceCreated:
+    """Return the event that begins a consumer's stream."""
+    return InstanceCreated(
+        consumer=ConsumerId(consumer), uuid="00000000-0000-4000-8000-0000000000aa", name="web 名", owner=Owner("alice"),
+        labels=(("tier", "front"),),
+    )  # fmt: skip
+
+
+def now_for(claim: str, purpose: Purpose) -> LegClosed:
+    """Return the event after which a claim has another purpose."""
+    return LegClosed(claim=ClaimId(claim), purpose=purpose)
+
+
+def move_begun(move: str = "m-aaaa", source: str = "c-aaaa", destination: str = "c-bbbb") -> MoveOpened:
+    """Return the event that begins a move from node A to node B."""
+    pair = LegPair(source=Leg(node=NodeId("a"), claim=ClaimId(source)), destination=Leg(node=NodeId("b"), claim=ClaimId(destination)))
+    return MoveOpened(move=MoveId(move), kind="resize", legs=(pair,), token="tie" if move.endswith("t") else None)
+
+
 def put(store: Store, stream: StreamId, *events: Event, now_ms: int = 1000) -> Sequence[Stored]:
     """Append events at the end of a stream."""
     return store.append([Batch(stream, store.head(stream).sequence, events)], stamp(now_ms))
@@ -82,7 +113,9 @@ def picture(reader: Reader) -> list[object]:
     heads = reader.heads()
     claims = reader.claims_like("", 1000)
     streams = [[reader.read(stream), reader.slots(stream), reader.tickets(stream), reader.observation(stream)] for stream in heads]
-    return [heads, reader.last_position(), reader.follow(0), claims, streams, reader.refusals(1000)]
+    held_by = [reader.claims_of(consumer) for consumer in sorted({row.consumer for row in claims})]
+    moves = [reader.move(MoveId(move)) for move in ("m-aaaa", "m-bbbb", "m-none")]
+    return [heads, reader.last_position(), reader.follow(0), claims, streams, reader.refusals(1000), held_by, moves]
 
 
 def audit(store: Store) -> None:
@@ -90,6 +123,7 @@ def audit(store: Store) -> None:
     heads: dict[StreamId, Head] = {}
     claims: dict[ClaimId, tuple[StreamId, str, str, str | None]] = {}
     rows: dict[StreamId, dict[Slot, SlotRow]] = {}
+    moves: dict[MoveId, StreamId] = {}
     position = 0
     for stored in store.all_events():
         assert stored.position > position
@@ -109,6 +143,12 @@ def audit(store: Store) -> None:
         elif isinstance(change, SlotsFreed):
             gone = {slot for slot, row in taken.items() if row.claim == change.claim and (not change.units or row.unit in change.units)}
             rows[stored.stream] = {slot: row for slot, row in taken.items() if slot not in gone}
+        elif isinstance(change, PurposeChanged):
+            stream, consumer, _, cause = claims[change.claim]
+            assert cause is None
+            claims[change.claim] = (stream, consumer, change.purpose, None)
+        elif isinstance(change, MoveBegun):
+            assert moves.setdefault(change.move, stored.stream) == stored.stream
         elif isinstance(change, SlotsPassed):
             for slot, row in taken.items():
                 if row.claim == change.source and row.unit in change.units:
@@ -118,5 +158,10 @@ def audit(store: Store) -> None:
     assert {row.claim: tuple(row[1:]) for row in store.claims_like("", 10**6)} == claims
     for stream, taken in rows.items():
         assert list(store.slots(stream)) == sorted(taken.values())
+    for move, stream in moves.items():
+        assert store.move(move) == stream
+    for who in {row[1] for row in claims.values()}:
+        open_ids = sorted(claim for claim, row in claims.items() if row[1] == who and row[3] is None)
+        assert [row.claim for row in store.claims_of(ConsumerId(who))] == open_ids
     mains = [row[1] for row in claims.values() if row[2] == "main" and row[3] is None]
     assert len(mains) == len(set(mains))

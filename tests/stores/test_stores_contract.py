@@ -7,10 +7,28 @@ from collections.abc import Callable
 from itertools import pairwise
 
 import pytest
-from tests.stores.making import A, B, confirmed, ended, held, passed, picture, put, registered, returned, slots, snapshot_at, stamp
+from tests.stores.making import (
+    VM,
+    A,
+    B,
+    confirmed,
+    ended,
+    held,
+    known,
+    move_begun,
+    now_for,
+    passed,
+    picture,
+    put,
+    registered,
+    returned,
+    slots,
+    snapshot_at,
+    stamp,
+)
 
 from earmark.core.ledger.codec import Batch, open_envelope
-from earmark.core.model.ids import ClaimId, ConsumerId, StreamId
+from earmark.core.model.ids import ClaimId, ConsumerId, MoveId, StreamId
 from earmark.errors import (
     Conflict,
     ConsumerTaken,
@@ -155,6 +173,71 @@ def test_main_passes_between_nodes_in_one_append(store: Store) -> None:
     row = store.main_claim(ConsumerId("vm"))
     assert row is not None
     assert row.claim == "c-bbbb"
+
+
+def test_a_consumers_claims_are_found_on_all_nodes(store: Store) -> None:
+    """Its open claims of every purpose, by id, whatever node they are on; ended ones and those of others are not among them."""
+    put(store, A, registered(), held("c-dddd", consumer="vm-1"), held("c-bbbb", consumer="vm-1", purpose="attach"), held("c-xxxx"))
+    put(store, B, registered("b"), held("c-aaaa", consumer="vm-1", purpose="leg"), held("c-cccc", consumer="vm-1", purpose="attach"))
+    put(store, B, ended("c-cccc"))
+    who = ConsumerId("vm-1")
+    assert store.claims_of(who) == [
+        ClaimRow(ClaimId("c-aaaa"), B, who, "leg", None),
+        ClaimRow(ClaimId("c-bbbb"), A, who, "attach", None),
+        ClaimRow(ClaimId("c-dddd"), A, who, "main", None),
+    ]
+    assert list(store.claims_of(ConsumerId("none"))) == []
+    with store.reading() as view:
+        assert view.claims_of(who) == store.claims_of(who)
+
+
+def test_a_claim_changes_its_purpose(store: Store) -> None:
+    """The source leg gives the consumer's main place up and the destination takes it, in one append over two nodes."""
+    put(store, A, registered(), held("c-aaaa", consumer="vm-1"))
+    put(store, B, registered("b"), held("c-bbbb", consumer="vm-1", purpose="leg"))
+    store.append([Batch(A, 2, [now_for("c-aaaa", "leg")]), Batch(B, 2, [now_for("c-bbbb", "main")])], stamp())
+    main = store.main_claim(ConsumerId("vm-1"))
+    assert main is not None
+    assert (main.claim, main.stream) == ("c-bbbb", B)
+    assert [(row.claim, row.purpose) for row in store.claims_of(ConsumerId("vm-1"))] == [("c-aaaa", "leg"), ("c-bbbb", "main")]
+
+
+def test_a_second_main_claim_by_another_purpose_is_refused(store: Store) -> None:
+    """A leg cannot become the main claim while there is one, in whatever order the nodes come; nothing has changed."""
+    put(store, A, registered(), held("c-aaaa", consumer="vm-1"))
+    put(store, B, registered("b"), held("c-bbbb", consumer="vm-1", purpose="leg"))
+    before = picture(store)
+    with pytest.raises(ConsumerTaken) as caught:
+        store.append([Batch(A, 2, [confirmed("c-aaaa")]), Batch(B, 2, [now_for("c-bbbb", "main")])], stamp())
+    assert (caught.value.facts["claim"], caught.value.facts["holder"]) == ("c-bbbb", "c-aaaa")
+    assert picture(store) == before
+
+
+@pytest.mark.parametrize("claim", ["c-none", "c-done", "c-bbbb"])
+def test_only_an_open_claim_of_the_node_changes_its_purpose(store: Store, claim: str) -> None:
+    """What never was, has ended, or lives on another node has no purpose to change."""
+    put(store, A, registered(), held("c-aaaa"), held("c-done"), ended("c-done"))
+    put(store, B, registered("b"), held("c-bbbb"))
+    before = picture(store)
+    with pytest.raises(LedgerBroken):
+        put(store, A, now_for(claim, "leg"))
+    assert picture(store) == before
+
+
+@pytest.mark.damaged
+def test_a_move_id_is_used_once_in_the_whole_ledger(store: Store) -> None:
+    """A move is found by its id in the stream of its consumer; a second use is refused, in the same stream too, and changes nothing."""
+    assert store.move(MoveId("m-aaaa")) is None
+    put(store, VM, known(), move_begun())
+    other = StreamId("consumer:vm-2")
+    put(store, other, known("vm-2"))
+    before = picture(store)
+    for stream in (VM, other):
+        with pytest.raises(Conflict, match="m-aaaa"):
+            store.append([Batch(A, 0, [registered()]), Batch(stream, store.head(stream).sequence, [move_begun()])], stamp())
+        assert picture(store) == before
+    put(store, other, move_begun("m-bbbb"))
+    assert (store.move(MoveId("m-aaaa")), store.move(MoveId("m-bbbb"))) == (VM, other)
 
 
 def test_a_claim_id_is_used_once_for_ever(store: Store) -> None:

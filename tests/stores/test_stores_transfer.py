@@ -10,12 +10,31 @@ from typing import Any
 
 import msgspec
 import pytest
-from tests.stores.making import A, B, audit, confirmed, ended, held, picture, put, registered, returned, slots, snapshot_at, stamp
+from tests.stores.making import (
+    VM,
+    A,
+    B,
+    audit,
+    confirmed,
+    ended,
+    held,
+    known,
+    move_begun,
+    now_for,
+    picture,
+    put,
+    registered,
+    returned,
+    slots,
+    snapshot_at,
+    stamp,
+)
 
 from earmark.core.ledger.codec import Batch, Envelope, Head, Stored, check_link
 from earmark.core.ledger.events import Event
-from earmark.core.model.ids import StreamId
-from earmark.errors import ChainBroken, InvalidRecord, InvalidRequest, LedgerUnavailable, SequenceConflict
+from earmark.core.model.ids import MoveId, StreamId
+from earmark.errors import ChainBroken, Conflict, InvalidRecord, InvalidRequest, LedgerUnavailable, SequenceConflict
+from earmark.redactor import Redactor
 from earmark.stores import archive
 from earmark.stores.archive import archive_of, archived_events
 from earmark.stores.contract import Remembered, Store
@@ -53,6 +72,39 @@ def test_an_import_equals_what_was_exported(make: Make) -> None:
     assert copy.ledger_id != store.ledger_id
     assert list(export_lines(copy))[1:] == lines[1:]
     put(copy, A, returned("c-bbbb"), held("c-dddd", [1, 2]))
+
+
+def moved(store: Store) -> None:
+    """Write a move from node A to node B that was confirmed."""
+    put(store, A, registered(), held("c-aaaa", [1], consumer="vm-1"))
+    put(store, B, registered("b"), held("c-bbbb", [1], consumer="vm-1", purpose="leg"))
+    put(store, VM, known(), move_begun("m-aaat"))
+    batches = [(A, [now_for("c-aaaa", "leg"), ended("c-aaaa", cause="moved")]), (B, [now_for("c-bbbb", "main")])]
+    store.append([Batch(stream, store.head(stream).sequence, events) for stream, events in batches], stamp())
+
+
+@pytest.mark.damaged
+def test_streams_of_both_kinds_are_carried_over(make: Make) -> None:
+    """A consumer's record and its move come back with the claims on the nodes: who holds what, for what purpose, and which move is whose."""
+    store, copy = make("one"), make("two")
+    moved(store)
+    assert import_lines(export_lines(store), copy) == store.last_position() == 9
+    assert resumed(copy) == resumed(store)
+    assert picture(copy) == picture(store)
+    assert copy.move(MoveId("m-aaat")) == VM
+    with pytest.raises(Conflict):
+        put(copy, StreamId("consumer:vm-2"), known("vm-2"), move_begun("m-aaat"))
+    audit(copy)
+
+
+@pytest.mark.damaged
+def test_a_scrubbed_export_names_no_tenant(store: Store) -> None:
+    """Neither the consumer, its instance's name, uuid, owner and labels, nor the token that ties a move is in a scrubbed export."""
+    moved(store)
+    text = b"".join(export_lines(store, scrub=Redactor(b"k").envelope)).decode()
+    for secret in ("vm-1", "web", "名", "alice", "00000000-0000-4000-8000-0000000000aa", "front", "tier", '"tie"'):
+        assert secret not in text
+    assert {"instance.created", "move.opened"} <= {json.loads(line)["event"]["type"] for line in text.splitlines()[1:-1]}
 
 
 def test_stores_take_each_others_exports(tmp_path: Path) -> None:
@@ -361,5 +413,5 @@ def test_streams_are_named(store: Store) -> None:
     """Streams of every kind live side by side."""
     streams = [StreamId(f"{kind}:x") for kind in ("consumer", "group", "owner")]
     for stream in streams:
-        put(store, stream, registered())
+        put(store, stream, known("x") if stream.startswith("consumer:") else registered())
     assert list(store.heads()) == streams

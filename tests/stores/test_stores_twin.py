@@ -8,7 +8,23 @@ from typing import Any
 
 from hypothesis import given
 from hypothesis import strategies as st
-from tests.stores.making import A, B, audit, confirmed, ended, held, passed, picture, registered, returned, stamp
+from tests.stores.making import (
+    VM,
+    A,
+    B,
+    audit,
+    confirmed,
+    ended,
+    held,
+    known,
+    move_begun,
+    now_for,
+    passed,
+    picture,
+    registered,
+    returned,
+    stamp,
+)
 
 from earmark.core.ledger.codec import Batch
 from earmark.core.ledger.events import Event
@@ -37,8 +53,11 @@ events = st.one_of(
     st.builds(lambda claim, units: returned(claim, *units), claims, numbers),
     st.builds(lambda source, target, units: passed(source, target, *units), claims, claims, numbers),
     st.builds(confirmed, claims),
+    st.builds(now_for, claims, st.sampled_from(["main", "leg", "attach"])),
+    st.builds(now_for, claims, st.sampled_from(["main", "leg", "attach"])),
     st.just(registered()),
 )
+told = st.one_of(st.just(known()), st.builds(move_begun, st.sampled_from(["m-aaaa", "m-bbbb"]), claims, claims))
 
 
 @st.composite
@@ -55,7 +74,9 @@ def lives(draw: st.DrawFn) -> list[Event]:
 
 
 singles = st.tuples(st.just(A), st.just(0), events.map(lambda event: [event]))
-parts = st.tuples(st.sampled_from([A, B]), st.sampled_from([0, 0, 1, 0, -1, 0]), st.lists(events, min_size=1, max_size=3) | lives())
+parts = st.tuples(
+    st.sampled_from([A, B]), st.sampled_from([0, 0, 1, 0, -1, 0]), st.lists(events, min_size=1, max_size=3) | lives()
+) | st.tuples(st.just(VM), st.just(0), st.lists(told, min_size=1, max_size=2))  # fmt: skip
 batches = st.lists(singles, min_size=1, max_size=1) | st.lists(parts, min_size=1, max_size=3)
 walks = lives().map(lambda life: ([("append", [(A, 0, [event])], 1000, 0, None) for event in life], "commit"))
 answers = st.none() | st.builds(
@@ -93,7 +114,7 @@ def append(tx: Transaction, parts: list[tuple[StreamId, int, list[Event]]], now_
         at = ends.get(stream, tx.head(stream).sequence)
         given_batches.append(Batch(stream, at + off, listed))
         ends[stream] = at + len(listed)
-    epoch = max(1, *(tx.head(stream).epoch for stream in (A, B))) + newer
+    epoch = max(1, *(tx.head(stream).epoch for stream in (A, B, VM))) + newer
     return list(tx.append(given_batches, stamp(now_ms, epoch=max(1, epoch)), remember))
 
 

@@ -31,6 +31,12 @@ Check = Callable[[Stored, Envelope, Event], None]
 """A further look at each event of an import; raises an EarmarkError to refuse it."""
 
 
+class _Named(msgspec.Struct):
+    """The part of a scrubbed event that says of which stream it is: the name by which the end of the export has to call it too."""
+
+    stream: StreamId
+
+
 def export_lines(store: Store, *, archives: Iterable[Path] = (), scrub: Scrub | None = None) -> Iterator[bytes]:
     """Yield a ledger as JSON lines: a header, every event in order of position, an end with the last hash of each stream.
 
@@ -42,13 +48,19 @@ def export_lines(store: Store, *, archives: Iterable[Path] = (), scrub: Scrub | 
         sources = [archived_events(path) for path in _archives(reader, heads, list(archives))]
         yield encode_line(ExportHeader(version=FORMAT_VERSION, ledger=store.ledger_id, scrubbed=scrub is not None))
         events = 0
+        said: dict[StreamId, StreamId] = {}
         for stored in heapq.merge(*sources, _live(reader), key=lambda stored: stored.position):
             events += 1
             if scrub is None:
                 yield encode_line(EventLine(position=stored.position, hash=stored.hash, event=msgspec.Raw(stored.raw)))
             else:
-                yield encode_line(EventLine(position=stored.position, hash="", event=msgspec.Raw(scrub(stored.raw))))
-        ends = {stream: stream_end(head if scrub is None else head._replace(hash="")) for stream, head in heads.items()}
+                scrubbed = scrub(stored.raw)
+                said[stored.stream] = msgspec.json.decode(scrubbed, type=_Named).stream
+                yield encode_line(EventLine(position=stored.position, hash="", event=msgspec.Raw(scrubbed)))
+        if scrub is None:
+            ends = {stream: stream_end(head) for stream, head in heads.items()}
+        else:
+            ends = {said[stream]: stream_end(head._replace(hash="")) for stream, head in heads.items()}
         yield encode_line(ExportEnd(events=events, streams=ends))
 
 

@@ -217,7 +217,7 @@ class InstanceCreated(Event, frozen=True):
 class StateReported(Event, frozen=True):
     """Whoever runs the instance said what state it is in; a freeing state ended its claims in the same append."""
 
-    type: ClassVar[str] = "instance.state"
+    type: ClassVar[str] = "instance.reported"
     state: InstanceState
     task: str | None = None
     reason: str = ""
