@@ -11,7 +11,7 @@ import pytest
 
 from earmark.core.ledger.consumer import decode_consumer, fold_consumer
 from earmark.core.ledger.events import EVENTS
-from earmark.core.ledger.state import decode_image, encode_image
+from earmark.core.ledger.state import NodeState, decode_image, encode_image
 from earmark.core.model.ids import consumer_stream, node_stream
 from earmark.core.model.instance import MoveOutcome
 from earmark.stores.contract import Store
@@ -55,7 +55,7 @@ def test_it_folds_to_the_recorded_state(folder: Path, store: Store) -> None:
         expected = decode_image(image)
         with store.reading() as reader:
             state = replay(reader, node_stream(expected.node))
-        assert state is not None
+        assert isinstance(state, NodeState)
         assert added_only(msgspec.json.decode(image), msgspec.json.decode(encode_image(state)))
         if folder == VERSIONS[-1]:
             assert msgspec.json.format(encode_image(state), indent=1) + b"\n" == image

@@ -153,7 +153,7 @@ class NodeMachine(RuleBasedStateMachine):
         claim_id = ClaimId(f"c-{self.number:06d}")
         before = self.state
         holders = [self.tracker.holder(pid) for pid in pids if self.processes.fates.get(pid) != "dead"]
-        would = self.tracker.fit(wish, grant=grant)
+        would: Grant | Refusal | None = self.tracker.fit(wish, grant=grant)
         answer = self.tracker.hold(
             wish, consumer=f"vm{who}", purpose=purpose, grant=grant, confirm=confirm, holders=holders, claim_id=claim_id  # type: ignore[arg-type]  # drawn from the literal's values
         )  # fmt: skip

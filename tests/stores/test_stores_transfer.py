@@ -79,7 +79,10 @@ def moved(store: Store) -> None:
     put(store, A, registered(), held("c-aaaa", [1], consumer="vm-1"))
     put(store, B, registered("b"), held("c-bbbb", [1], consumer="vm-1", purpose="leg"))
     put(store, VM, known(), move_begun("m-aaat"))
-    batches = [(A, [now_for("c-aaaa", "leg"), ended("c-aaaa", cause="moved")]), (B, [now_for("c-bbbb", "main")])]
+    batches: list[tuple[StreamId, list[Event]]] = [
+        (A, [now_for("c-aaaa", "leg"), ended("c-aaaa", cause="moved")]),
+        (B, [now_for("c-bbbb", "main")]),
+    ]
     store.append([Batch(stream, store.head(stream).sequence, events) for stream, events in batches], stamp())
 
 
