@@ -50,7 +50,8 @@ def monitor(session: Session, *, every: str, count: int | None) -> int:
             else:
                 session.out(([head()] if not taken else []) + [row(sample, use)])
             for note in sample.notes:
-                session.note(f"earmark: {phrases.clean(note)}")
+                if taken == 0 or last is None or note not in last.notes:
+                    session.note(f"earmark: {phrases.clean(note)}")
             last = sample
             taken += 1
             if count is not None and taken >= count:
