@@ -20,7 +20,7 @@ from earmark.core.model.ratios import Ratios, settings_under
 from earmark.drivers.contract import HostDriver, Monitor, Observation
 from earmark.drivers.processes import SystemProcesses
 from earmark.drivers.sysfs.observe import SysfsDriver
-from earmark.errors import InvalidRequest, LedgerForeign
+from earmark.errors import InvalidRecord, InvalidRequest, LedgerBroken, LedgerForeign
 from earmark.logs import configure, log
 from earmark.settings import Settings, load
 from earmark.stores import identity, place
@@ -98,7 +98,7 @@ def tracker_on(
 ) -> Tracker:  # fmt: skip
     """Return a tracker on an open store, with this machine's node registered, observed where that is due, and swept."""
     machine_ref = host.machine_ref()
-    _recall(store, where, machine_ref)
+    _recall(store, where, machine_ref, host.hostname())
     known = identity.identity(where, machine_ref, hostname=host.hostname())
     boot_id = host.boot_id()
     terms = Terms(
@@ -150,19 +150,34 @@ def _configured(tracker: Tracker, state: NodeState, settings: Settings) -> None:
         log("node.ratios_impossible", level="warning", node=state.node, code=error.code, error=error.message)
 
 
-def _recall(store: Store, where: place.Place, machine_ref: str | None) -> None:
+def _recall(store: Store, where: place.Place, machine_ref: str | None, hostname: str) -> None:
     """Write node.json again where a ledger was restored or imported without it: for this machine's node, else for its only one.
 
-    The file gets the machine that the ledger names, so that a ledger of another machine is still noticed as a copy.
+    The file gets the machine that the ledger names, so that a ledger of another machine is still noticed as a copy. Nodes that were only
+    entered have no machine of that kind; a stream that cannot be read is passed over.
     """
     if not store.writable or identity.read(where) is not None:
         return
     from earmark.tracker.history import replay  # noqa: PLC0415 - only where the file is missing
 
     with store.reading() as reader:
-        streams = [stream for stream in sorted(reader.heads()) if stream.startswith("node:")]
-        nodes = [state for state in (replay(reader, stream) for stream in streams) if isinstance(state, NodeState)]
-    mine = [state for state in nodes if state.machine_ref == machine_ref] or (nodes if len(nodes) == 1 else [])
+        nodes = []
+        for stream in sorted(reader.heads()):
+            if not stream.startswith("node:"):
+                continue
+            try:
+                state = replay(reader, stream)
+            except (InvalidRecord, LedgerBroken) as error:
+                log("node.unreadable", level="error", stream=stream, code=error.code)
+                continue
+            if isinstance(state, NodeState):
+                nodes.append(state)
+    machines = [state for state in nodes if state.machine_ref is not None] or nodes
+    mine = (
+        [state for state in machines if machine_ref is not None and state.machine_ref == machine_ref]
+        or (machines if len(machines) == 1 else [])
+        or [state for state in machines if state.name == hostname]
+    )
     if mine:
         identity.identity(where, mine[0].machine_ref, hostname=mine[0].name, uuid=mine[0].node)
 

@@ -9,6 +9,7 @@ import pytest
 from msgspec.structs import replace
 from tests.nodes.worlds import GOLD, SMALL, bare_metal, figures_by_host, held
 
+import earmark
 from earmark.core.ledger.codec import Batch, Stamp
 from earmark.core.ledger.events import NodeRegistered, NodeRestored
 from earmark.core.ledger.state import STATUS_DISABLED
@@ -21,6 +22,7 @@ from earmark.core.model.request import Request
 from earmark.core.model.shape import machine_of
 from earmark.core.model.topology import Machine
 from earmark.errors import InvalidRequest, LedgerUnavailable, UnknownNode
+from earmark.settings import Settings
 from earmark.stores.memory import MemoryStore
 from earmark.stores.sqlite.store import SqliteStore
 from earmark.testing import UNRESERVED, Bench, FaultyStore, bench, on
@@ -311,6 +313,44 @@ def break_stream(made: Bench, node: NodeId) -> None:
     stream = node_stream(node)
     stamp = Stamp(actor="x", command="x@1", now_ms=made.clock.now_ms(), correlation="", epoch=1, boot_id="b")
     made.store.append([Batch(stream, made.store.head(stream).sequence, (NodeRegistered(node=node, name="twice"),))], stamp)
+
+
+def test_a_program_that_stays_sweeps_all_the_nodes_that_it_uses() -> None:
+    """While a program watches, a dead holder on a bare-metal node of this host frees it without anybody asking."""
+    with bench() as made:
+        bare_metal(made, "bm1", host="n1")
+        claim = made.tracker.hold(GOLD, node="bm1", confirm=True, holders=[made.processes.identify(77)])
+        assert not isinstance(claim, Refusal)
+        made.processes.fates[77] = "dead"
+        made.tracker.sweep_used()
+        assert len(made.tracker.node("bm1").claims) == 0
+
+
+@pytest.mark.rule("A12")
+def test_this_machine_is_found_again_among_many_nodes(tmp_path: Path) -> None:
+    """A ledger with entered nodes whose node.json is lost is still this machine's, under the same uuid."""
+    settings = Settings(ledger=str(tmp_path / "l.db"), state_home=str(tmp_path), machine_root=str(tmp_path))
+    with earmark.open(settings=settings) as tracker:
+        home = tracker.home
+        for name in ("a", "z"):
+            tracker.register(name, machine=Machine())
+    lost = [path for path in tmp_path.rglob("*node.json")]
+    assert len(lost) == 1
+    lost[0].unlink()
+    with earmark.open(settings=settings) as tracker:
+        assert tracker.home == home
+        assert len(tracker.nodes()) == 3
+
+
+def test_the_name_of_an_archived_node_is_found(tmp_path: Path) -> None:
+    """A node whose first events are in an archive is still found by its name, by a process that never saw it."""
+    with closing(SqliteStore(tmp_path / "l.db")) as store, bench(store=store) as made:
+        bare_metal(made, "bm1")
+        held(made, GOLD, "bm1")
+        assert made.tracker.archive(tmp_path / "bm1.archive", "bm1") > 0
+        assert made.reopened().tracker.node("bm1").name == "bm1"
+        with pytest.raises(InvalidRequest, match="already"):
+            made.reopened().tracker.register("bm1")
 
 
 def test_the_machine_of_another_node_is_only_reported() -> None:

@@ -94,6 +94,13 @@ class Nodes(Questions):
             return None
         return self._answer(command)
 
+    def sweep_used(self) -> None:
+        """Let time and deaths take effect on this machine's node and on every other that this process has looked at or claimed on."""
+        self.sweep()
+        for state in self._writer.seen():
+            if state.node != self.home and passing(state):
+                self.sweep(state.node)
+
     def up_to_date(self, states: Iterable[NodeState]) -> tuple[NodeState, ...]:
         """Return some nodes with what was due on them done; this machine's was swept when the ledger was opened."""
         found = []

@@ -142,6 +142,10 @@ class Writer:
         """
         return self._states.get(stream)
 
+    def seen(self) -> tuple[NodeState, ...]:
+        """Return the nodes that this process has seen, as it last saw them."""
+        return tuple(self._states.copy().values())
+
     # --- the queue ------------------------------------------------------------------------------------------------------------------
 
     def _give_up(self, work: Work) -> None:
