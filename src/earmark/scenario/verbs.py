@@ -357,7 +357,7 @@ def wait(_reading: Reading, words: Words, _verb: str) -> s.Step:
     return s.Wait(**_at(words), ms=words.duration_ms("time"))
 
 
-def process(_reading: Reading, words: Words, _verb: str) -> s.Step:
+def dies(_reading: Reading, words: Words, _verb: str) -> s.Step:
     """`process 100 dies`."""
     pid = _pid(words)
     words.keyword("dies")
@@ -400,7 +400,7 @@ VERBS: dict[str, Verb] = {
     "guest": guest,
     "record": record,
     "wait": wait,
-    "process": process,
+    "process": dies,
     "crash": reopen,
     "restart": reopen,
     "remember": remember,
