@@ -25,11 +25,19 @@ def two_nodes(shape: str = HOST, **options: Any) -> Iterator[Line]:
 
 
 def books(line: Line, node: str) -> str:
-    """Return what `earmark node show` says is used of a node, as the trade writes it: vCPUs/MB/GB; the audit must be clean."""
+    """Return what is used of a node, as the trade writes it: vCPUs/MB/GB; `node show`, `stats` and `list` must agree, the audit be clean."""
     assert line.good("audit").startswith("clean: ")
     pools = {pool["pool"]: pool["used"] for pool in line(f"node show {node} --json").json()["pools"]}
     cpus = pools.get("vcpu", 0) + pools.get("cpu", 0)
-    return f"{cpus}/{pools['memory'] >> 20}/{-(-pools['disk:root'] >> 30)}"
+    shown = f"{cpus}/{pools['memory'] >> 20}/{-(-pools['disk:root'] >> 30)}"
+    assert line(f"stats --node {node} --json").json()["nodes"][0]["used"]["text"] == shown
+    listed = line(f"list --node {node} --json").json()["claims"]
+    amounts = {pool: sum(row["amount"] for claim in listed for row in claim["amounts"] if row["pool"] == pool) for pool in pools}
+    assert {pool: used for pool, used in pools.items() if pool in ("vcpu", "disk:root")} == {
+        pool: amounts[pool] for pool in ("vcpu", "disk:root")
+    }
+    assert sum(len(claim["cpus"]) for claim in listed) == pools.get("cpu", 0)
+    return shown
 
 
 def both(line: Line) -> tuple[str, str]:

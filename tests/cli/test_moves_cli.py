@@ -298,6 +298,7 @@ def test_an_unchanged_device_passes_and_is_told_so() -> None:
     with two_nodes() as line:
         line.good("claim --cpus 2 --gpus 1 --consumer web")
         page = line.good("move resize web --cpus 4 --gpus 1 --id m-0001")
+        assert "will take over gpu:GPU-0" in line.good("log gpu:GPU-0")
         assert "gpu:GPU-0 (passes unchanged)" in page
         leg = shaped(line.good("move status web --json"), output_lives.MoveOut).legs[0]
         assert (leg.source.devices, leg.destination.devices, leg.destination.passes) == (["gpu:GPU-0"], [], ["gpu:GPU-0"])
@@ -338,6 +339,7 @@ def test_list_who_and_show_mark_claims_in_a_move() -> None:
         line.good("move confirm web")
         assert "m-0001" not in line.good("list") + line.good("show web")
         assert "m-0001 →" in line.good("at -30s list")
+        assert "held, no end · → m-0001, then confirmed, no end" in line.good("diff -30s --node n2")
 
 
 def test_a_leg_is_ended_by_its_move_only(two: Line) -> None:
@@ -447,7 +449,8 @@ def test_a_half_that_is_given_up(two: Line, far: Line) -> None:
 def test_a_token_is_checked(two: Line, far: Line) -> None:
     """A damaged token, and one that comes back to its own ledger, are errors; a refused half exits 3 with reasons."""
     token = two("move out web --kind migration").out.strip()
-    assert far(f"move in {token[:-1]}0").code == far("move in", "x" * 100_000).code == far("move in -", stdin="é").code == 2
+    damaged = token[:-1] + ("1" if token.endswith("0") else "0")
+    assert far(f"move in {damaged}").code == far("move in", "x" * 100_000).code == far("move in -", stdin="é").code == 2
     assert two(f"move in {token}").code == 2
     far.good("claim --mem 31GiB")
     said = far(f"move in {token}")

@@ -110,8 +110,8 @@ class Wanted:
         """Say whether an event concerns what is asked about; events must be given in order."""
         if isinstance(event, e.ClaimHeld) and self._begins(event):
             self._claims.add(event.claim)
-        if isinstance(event, e.UnitsPassed):
-            if self._unit in event.units:
+        if isinstance(event, e.UnitsPassed | e.UnitsNamed):
+            if self._unit in event.units and isinstance(event, e.UnitsPassed):
                 self._claims.add(event.target)
             return bool(self._claims & {event.source, event.target})
         if isinstance(event, e.Cordoned):
@@ -230,7 +230,10 @@ def changes(old: NodeState, new: NodeState, now_ms: int) -> Iterator[ChangeOut]:
         if was is None or now is None:
             yield ChangeOut(sign=sign_of(was is not None, now is not None), what="claim", text=whose)
         else:
-            yield ChangeOut(sign="~", what="claim", text=f"{whose}: {phrases.phase(was, now_ms)} → {phrases.phase(now, now_ms)}")
+            before, after = phrases.phase_and_leg(was, now_ms), phrases.phase_and_leg(now, now_ms)
+            yield ChangeOut(
+                sign="~", what="claim", text=f"{whose}: {before}, then {after}" if "→" in before + after else f"{whose}: {before} → {after}"
+            )
     for claim_id in sorted({*old.quarantines, *new.quarantines}):
         if old.quarantines.get(claim_id) != new.quarantines.get(claim_id):
             kept = new.quarantines.get(claim_id) or old.quarantines[claim_id]
