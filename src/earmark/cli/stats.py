@@ -46,7 +46,10 @@ def stats(session: Session, *, node: str | None, fleet: bool) -> int:
     if node is not None:
         one = found.nodes[0]
         _draw(
-            session, ("stock", "class", "total", "reserved", "capacity", "used", "free"), [room_row(each) for each in one.rooms], gap=True
+            session,
+            ("stock", "class", "total", "reserved", "capacity", "used", "free"),
+            [room_row(each) for each in one.rooms if each.total or each.used],
+            gap=True,
         )
         session.out(["", *node_lines(one)])
     elif found.fleet is not None:
