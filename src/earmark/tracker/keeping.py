@@ -75,7 +75,7 @@ class Keeping(Nodes):
             raise WrongUse(f"{self.store.name} was opened without a monitor of the host", node=state.node)
         found = self._monitor.sample(self.clock.now_ms())
         if found.notes:
-            log("sample.incomplete", level="warning", node=state.node, count=len(found.notes))
+            log("sample.incomplete", node=state.node, count=len(found.notes))
         with self._writer.exclusive("sample") as tx:
             tx.put_sample(ids.node_stream(state.node), found.at_ms, encode_sample(found))
         return found
@@ -90,11 +90,14 @@ class Keeping(Nodes):
         self.terms = self.terms._replace(stranger=None)
         return answer
 
-    def watching(self, every_s: float = 5.0) -> AbstractContextManager[None]:
-        """Sweep while a `with` block runs: when a holder dies, and every `every_s` seconds; for programs that keep a tracker open."""
+    def watching(self, every_s: float = 5.0, *, audit_every_s: float | None = None) -> AbstractContextManager[None]:
+        """Sweep while a `with` block runs: when a holder dies, and every `every_s` seconds; for programs that keep a tracker open.
+
+        With `audit_every_s` the ledger is audited so often too, in a process of its own.
+        """
         from earmark.tracker.watch import watching  # noqa: PLC0415 - only programs that stay need a thread
 
-        return watching(self, self._leases, every_s)
+        return watching(self, self._leases, every_s, audit_every_s)
 
     def archive(self, target: Path, node: str | None = None, *, before_ms: int | None = None) -> int:
         """Move a node's older events into an archive file that ends with their hash; the ledger goes on from a verified snapshot.

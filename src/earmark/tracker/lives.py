@@ -14,10 +14,7 @@ from typing import TYPE_CHECKING
 from msgspec.structs import replace
 
 from earmark.core.ledger import commands as c
-from earmark.core.ledger import life_commands as lc
-from earmark.core.ledger.consumer import ConsumerState
 from earmark.core.ledger.decide_time import due_leg
-from earmark.core.ledger.moves import Fate, Fates, device_pairs, status_of
 from earmark.core.ledger.state import NodeState
 from earmark.core.model import ids
 from earmark.core.model.claim import Claim, Holder
@@ -29,9 +26,12 @@ from earmark.core.model.request import Request
 from earmark.errors import Conflict, InvalidRequest, UnknownClaim, UnknownInstance, UnknownMove, WrongUse
 from earmark.stores.uuids import new_uuid as random_uuid
 from earmark.tracker.keeping import Keeping
-from earmark.tracker.life_turn import NODE_PREFIX, ended_legs, nodes_of
+from earmark.tracker.questions import NODE_PREFIX
 
 if TYPE_CHECKING:
+    from earmark.core.ledger import life_commands as lc
+    from earmark.core.ledger.consumer import ConsumerState
+    from earmark.core.ledger.moves import Fates
     from earmark.core.ledger.statistics import Statistics
     from earmark.tracker.moving import MoveInHand
 
@@ -54,6 +54,8 @@ class Lives(Keeping):
 
         `uuid` None: the consumer's id if it is one, else a new one; `name` None: the consumer's id. Raises Conflict if it is known otherwise.
         """
+        from earmark.core.ledger import life_commands as lc  # noqa: PLC0415 - a claim needs no instances
+
         who = ConsumerId(ids.name(consumer, "consumer"))
         known = self._writer.consumer(who)
         old = known.instance.uuid if known is not None and known.instance.state != "deleted" else ""
@@ -68,6 +70,9 @@ class Lives(Keeping):
 
         A consumer that has claims and no record gets one. `task` says what is being done to it (T2), None: nothing.
         """
+        from earmark.core.ledger import life_commands as lc  # noqa: PLC0415 - a claim needs no instances
+        from earmark.tracker.life_turn import nodes_of  # noqa: PLC0415 - a claim needs no instances
+
         who = self._consumer_named(consumer)
 
         def made() -> lc.ReportState:
@@ -142,6 +147,8 @@ class Lives(Keeping):
         prescribes the destination of the main claim. `ttl_ms`: the destination leg expires with it unless a holder is seen alive. Claims of
         purpose attach move along to another node. Raises UnknownClaim, Conflict if it is in another move, InvalidRequest.
         """
+        from earmark.core.ledger import life_commands as lc  # noqa: PLC0415 - a claim needs no instances
+
         new = ids.move_id(move_id) if move_id is not None else MoveId("m-" + os.urandom(ID_BYTES).hex())
         destination = self._writable(to) if to is not None else None
         if ttl_ms is not None and ttl_ms <= 0:
@@ -215,10 +222,14 @@ class Lives(Keeping):
 
     def move_status(self, move: Move) -> MoveStatus:
         """Return what the legs of a move say of it, read from the ledger now."""
+        from earmark.core.ledger.moves import status_of  # noqa: PLC0415 - a claim needs no instances
+
         return status_of(move, self._fates(move))
 
     def device_pairs(self, move: Move) -> tuple[tuple[UnitId, UnitId], ...]:
         """Return which device of an open move's source becomes which at its destination, for the launcher (M26, M27)."""
+        from earmark.core.ledger.moves import device_pairs  # noqa: PLC0415 - a claim needs no instances
+
         claims = {claim.id: claim for claim in self.claims_of(move.consumer)}
         found: list[tuple[UnitId, UnitId]] = []
         for pair in move.legs:
@@ -282,6 +293,8 @@ class Lives(Keeping):
     # --- within ---------------------------------------------------------------------------------------------------------------------
 
     def _end_move(self, move: str, how: lc.Ending) -> lc.LifeAnswer:
+        from earmark.core.ledger import life_commands as lc  # noqa: PLC0415 - a claim needs no instances
+
         def made() -> lc.EndMove:
             found = self.find_move(move)
             legs = {leg.claim for pair in found.legs for leg in (pair.source, pair.destination) if leg}
@@ -294,6 +307,8 @@ class Lives(Keeping):
         self, consumer: str, destination: NodeState | None, request: Request | None, grant: Grant | None
     ) -> tuple[Claim, tuple[lc.LegPlan, ...]]:  # fmt: skip
         """Return the main claim of a consumer, and what is to be held for it and for its attached claims."""
+        from earmark.core.ledger import life_commands as lc  # noqa: PLC0415 - a claim needs no instances
+
         who = self._consumer_named(consumer)
         claims = [claim for claim in self.claims_of(who) if claim.phase != "draining"]
         main = next((claim for claim in claims if claim.purpose == "main"), None)
@@ -315,6 +330,8 @@ class Lives(Keeping):
 
     def _same_again(self, again: Move, kind: MoveKind, destination: NodeState | None) -> lc.OpenMove:
         """Return the command for a move that is known already, for its answer."""
+        from earmark.core.ledger import life_commands as lc  # noqa: PLC0415 - a claim needs no instances
+
         plans = tuple(
             lc.LegPlan(
                 source=pair.source.claim if pair.source is not None else None,
@@ -334,6 +351,9 @@ class Lives(Keeping):
         return known.known_move(move) if known is not None else None
 
     def _fates(self, move: Move) -> Fates:
+        from earmark.core.ledger.moves import Fate  # noqa: PLC0415 - a claim needs no instances
+        from earmark.tracker.life_turn import ended_legs  # noqa: PLC0415 - a claim needs no instances
+
         live = {claim.id: Fate(claim, claim.purpose, None) for claim in self.claims_of(move.consumer)}
         return {**ended_legs(self.store, move), **live}
 
@@ -378,6 +398,8 @@ class Lives(Keeping):
 
 def _ground(command: lc.LifeCommand) -> tuple[tuple[NodeId, ...], tuple[ClaimId | None, ...]]:
     """Return what a command was made from: the nodes that the consumer is on, and the claims that a move is to leave."""
+    from earmark.core.ledger import life_commands as lc  # noqa: PLC0415 - a claim needs no instances
+
     return command.nodes, tuple(plan.source for plan in command.legs) if isinstance(command, lc.OpenMove) else ()
 
 
