@@ -334,7 +334,7 @@ def test_this_machine_is_found_again_among_many_nodes(tmp_path: Path) -> None:
         home = tracker.home
         for name in ("a", "z"):
             tracker.register(name, machine=Machine())
-    lost = [path for path in tmp_path.rglob("*node.json")]
+    lost = list(tmp_path.rglob("*node.json"))
     assert len(lost) == 1
     lost[0].unlink()
     with earmark.open(settings=settings) as tracker:
