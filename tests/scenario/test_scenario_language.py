@@ -16,7 +16,7 @@ from earmark.scenario import steps as s
 from earmark.scenario.language import STEPS_MAX, parse
 from earmark.scenario.words import LINE_LENGTH_MAX, bare
 
-MUTATIONS = 4000
+MUTATIONS = 2500
 HEAD = "scenario T: a test\nflavor s 2/2048/20\nnode A 1x4c 8G\n"
 SIGNS = '#"|,=>/: \t-0189azAZ_.\u2713\u202e\x00\x1b\ud800'
 
