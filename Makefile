@@ -6,7 +6,7 @@ STAMP := $(VENV)/.installed
 PYTEST := $(PY) -m pytest
 WORKERS := 2
 
-.PHONY: help run test quick lint docs bench constraints ci clean
+.PHONY: accounts help run test quick lint docs bench constraints ci clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -28,6 +28,10 @@ docs: $(STAMP) ## make the generated pages again
 	@$(PY) tools/settings_page.py
 	@$(PY) tools/events_page.py
 	@$(PY) tools/cli_page.py
+
+accounts: $(STAMP) ## replay recorded lives of instances (FILE=…, plain or .gz) and compare every book; STORE=sqlite
+	@test -n "$(FILE)" || { echo "make accounts FILE=recording.jsonl[.gz]: FILE is not given" >&2; exit 2; }
+	@$(PY) -m tools.accounts "$(FILE)" --store $(or $(STORE),memory)
 
 bench: $(STAMP) ## measure, with durable writes on the disk under TMPDIR; a line of JSON for each bench
 	@$(PY) bench/all.py
