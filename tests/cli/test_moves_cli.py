@@ -354,10 +354,13 @@ def test_a_leg_is_ended_by_its_move_only(two: Line) -> None:
 
 def test_a_destination_leg_expires_and_its_source_stays(two: Line) -> None:
     """After its --ttl the destination is free and the move told as expired; confirming it late is an answer."""
-    two.good("move migrate web --to n2 --ttl 10m")
+    two.good("move migrate web --to n2 --ttl 10m --id m-0001")
     two.bench.clock.move(601_000)
-    two.bench.tracker.end_due_moves(two.bench.tracker.node("n2"))
+    listed = two.good("list")
+    assert "m-0001" not in listed
+    assert "web" in listed
     assert both(two) == (S, NOTHING)
+    assert "ended (expired): its deadline has passed" in two.good("story m-0001")
     assert "was expired already; nothing is confirmed" in two.good("move confirm web")
 
 

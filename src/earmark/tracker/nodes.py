@@ -102,15 +102,15 @@ class Nodes(Questions):
                 self.sweep(state.node)
 
     def up_to_date(self, states: Iterable[NodeState]) -> tuple[NodeState, ...]:
-        """Return some nodes with what was due on them done; this machine's was swept when the ledger was opened."""
-        found = []
-        for state in states:
-            if state.node == self.home or not passing(state) or not self._can_write():
-                found.append(state)
-                continue
+        """Return some nodes with what was due on them done; this machine's was swept when the ledger was opened.
+
+        A move that ends on one node ends on its other node too, so all are read again.
+        """
+        known = tuple(states)
+        due_here = [state for state in known if state.node != self.home and passing(state)] if self._can_write() else []
+        for state in due_here:
             self.sweep(state.node)
-            found.append(self._known(state.node))
-        return tuple(found)
+        return tuple(self._known(state.node) for state in known) if due_here else known
 
     def _in_time(self, command: c.HoldClaim, key: Key | None) -> c.Answer | Refusal:
         """Carry out a hold; if it is refused, let what is due take effect where it was refused, and decide once more if that was anything."""

@@ -282,7 +282,8 @@ def _give_up(draft: Draft, move: Move, command: lc.EndMove, cause: MoveOutcome) 
         if pair.destination is not None:
             target = draft.node(pair.destination.node).claims.get(pair.destination.claim)
             if target is not None and target.phase != "draining":
-                draft = end_claim(draft, target, causes[cause], command.gone)
+                said = "its deadline has passed" if cause == "expired" and not target.holders else ""
+                draft = end_claim(draft, target, causes[cause], command.gone, evidence=said)
                 touched.append(target.id)
         if pair.source is not None:
             source = _live(draft, pair.source.node, pair.source.claim, move)
