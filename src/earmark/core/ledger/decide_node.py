@@ -60,7 +60,7 @@ def _found(state: NodeState, command: c.RegisterNode, facts: Facts) -> Decision:
     events: list[e.Event] = []
     if command.host is not None and state.host is None:
         events.append(e.NodeHosted(host=command.host))
-    if state.retired is not None and (command.host is not None or command.machine is not None or state.host is None):
+    if state.retired is not None:
         events.append(e.NodeRestored(reason="it was reported again"))
     changes: tuple[str, ...] = ()
     if command.machine is not None:
