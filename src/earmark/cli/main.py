@@ -50,7 +50,7 @@ SECTIONS: tuple[tuple[str, tuple[tuple[str, str, str], ...]], ...] = (
         ("who", "looks:who", "Say who holds a unit."),
         ("fit", "what_if:fit", "Say where a request would go."),
         ("why-not", "what_if:why_not", "Say why a request does not fit."),
-        ("stats", "stats:stats", "Say what is used, what runs and what is in progress."),
+        ("stats", "stats:stats", "Say what is used of each node, what runs there and what is in progress."),
     )),
     ("Look back", (
         ("log", "history:log", "Print what happened, oldest first."),
