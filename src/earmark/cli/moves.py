@@ -25,7 +25,7 @@ from earmark.errors import InvalidRequest, UnknownInstance
 if TYPE_CHECKING:
     from earmark.core.ledger.life_commands import LifeAnswer
     from earmark.core.model.claim import Claim
-    from earmark.core.model.instance import MoveKind
+    from earmark.core.model.instance import Move, MoveKind
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -125,7 +125,10 @@ def begin(
     """Begin a move and print both its legs, or why it cannot be."""
     prescribed = read_prescribed(grant)
     tracker = session.tracker
-    before = tracker.claims_of(consumer_named(session, consumer))
+    who = consumer_named(session, consumer)
+    known = tracker.instance_or_none(ids.ConsumerId(who))
+    let_due_end(session, known.move if known is not None else None)
+    before = tracker.claims_of(who)
     result = tracker.open_move(
         consumer, what, to=to, request=request, grant=prescribed, ttl_ms=ttl_ms, holders=() if pid is None else (tracker.holder(pid),),
         move_id=move_id,
@@ -276,13 +279,15 @@ def came_back(session: Session, *, node: str) -> int:
 def status(session: Session, *, which: str | None) -> int:
     """Show both legs of a move side by side; without a name, of every open move."""
     if which is not None:
-        one = move_out(session, session.tracker.find_move(named_move(session, which)))
+        named = session.tracker.find_move(named_move(session, which))
+        let_due_end(session, named)
+        one = move_out(session, session.tracker.find_move(named.id))
         if session.json:
             session.emit(one)
         else:
             show_move(session, one)
         return 0
-    found = [move_out(session, each) for each in session.tracker.moves()]
+    found = [move_out(session, each) for each in open_moves(session)]
     if session.json:
         session.emit(found)
     elif not found:
@@ -297,7 +302,8 @@ def status(session: Session, *, which: str | None) -> int:
 @click.pass_obj
 def list_moves(session: Session, *, everything: bool) -> int:
     """List open moves, oldest first."""
-    found = [move_out(session, each) for each in session.tracker.moves(open_only=not everything)]
+    now = open_moves(session)
+    found = [move_out(session, each) for each in (session.tracker.moves(open_only=False) if everything else now)]
     if session.json:
         session.emit(found)
         return 0
@@ -310,6 +316,19 @@ def list_moves(session: Session, *, everything: bool) -> int:
     rows = [life_lines.move_row(each, session.now_ms) for each in found]
     sheet.draw(drawing.table(["move", "instance", "kind", "from", "to", "status", "since"], rows, sheet.width))
     return 0
+
+
+def let_due_end(session: Session, which: Move | None) -> None:
+    """Let time and deaths take effect where an open move is: its destination leg may be due."""
+    if which is not None and which.outcome is None:
+        session.tracker.up_to_date([session.tracker.node(node) for node in which.nodes])
+
+
+def open_moves(session: Session) -> tuple[Move, ...]:
+    """Return the moves that are open now."""
+    for each in session.tracker.moves():
+        let_due_end(session, each)
+    return session.tracker.moves()
 
 
 def consumer_named(session: Session, text: str) -> str:
