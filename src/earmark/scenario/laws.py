@@ -14,6 +14,7 @@ from earmark.core.ledger.fold import fold
 from earmark.core.ledger.state import NodeState, decode_image, encode_image
 from earmark.core.model.ids import ConsumerId, NodeId, Slot, StreamId
 from earmark.core.model.units import GIB, MIB
+from earmark.errors import EarmarkError
 from earmark.scenario.world import World
 
 NODE_PREFIX = "node:"
@@ -60,7 +61,16 @@ def tally(state: NodeState) -> Tally:
 
 
 def broken_laws(world: World) -> list[str]:
-    """Return which laws do not hold now, each in a sentence; none if all do."""
+    """Return which laws do not hold now, each in a sentence; none if all do, or before the first node is there."""
+    if not world.ready:
+        return []
+    try:
+        return _broken(world)
+    except EarmarkError as error:
+        return [f"the ledger cannot be looked at: {error.code}: {error.message}"]
+
+
+def _broken(world: World) -> list[str]:
     found: list[str] = []
     states = world.states()
     for name, state in states.items():
