@@ -342,6 +342,18 @@ def test_a_host_that_cannot_be_sampled_leaves_no_sample() -> None:
         assert len(made.tracker.samples()) == 1
 
 
+def test_a_sample_that_cannot_be_read_stands_in_nobodys_way(store: Store) -> None:
+    """A row of another version or of garbage is left out; the samples around it are there, and new ones are taken."""
+    with bench("2c 4G", store=store) as made:
+        made.tracker.sample()
+        with store.transaction() as tx:
+            for raw in (b"", b"\xff", b"[]", b'{"at_ms":1,"moon_phase":3}', b'{"at_ms":-1}'):
+                tx.put_sample(node_stream(NODE_ONE), 1, raw)
+        made.tracker.sample()
+        assert len(made.tracker.samples()) == 2
+    store.close()
+
+
 def test_a_tracker_without_a_monitor_says_so() -> None:
     """Whoever made the tracker without one gets WrongUse, not an empty sample."""
     with bench("2c 4G") as made:

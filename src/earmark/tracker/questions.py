@@ -142,11 +142,20 @@ class Questions:
         return None if raw is None else msgspec.json.decode(raw, type=Observation)
 
     def samples(self, limit: int = SAMPLES_KEPT_MAX, node: str | None = None) -> tuple[Sample, ...]:
-        """Return the newest samples of a node's host (None: of this machine), newest first; a host's samples belong to its own node only."""
+        """Return the newest samples of a node's host (None: of this machine), newest first; a host's samples belong to its own node only.
+
+        One that this program cannot read (another version wrote it) is left out, and logged.
+        """
         from earmark.core.model.sample import decode_sample  # noqa: PLC0415 - no command that claims needs it
 
-        kept = self.store.samples(ids.node_stream(self.home if node is None else self.node(node).node), limit)
-        return tuple(decode_sample(each.sample) for each in kept)
+        of = self.home if node is None else self.node(node).node
+        found = []
+        for kept in self.store.samples(ids.node_stream(of), limit):
+            try:
+                found.append(decode_sample(kept.sample))
+            except InvalidRecord as error:
+                log("sample.unreadable", level="warning", node=of, code=error.code)
+        return tuple(found)
 
     def at(self, time_ms: int, node: str | None = None) -> NodeState:
         """Return a node as it was at a time in milliseconds since the epoch; raises UnknownNode if it was not yet there."""
