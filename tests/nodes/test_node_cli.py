@@ -211,3 +211,25 @@ def test_one_bad_file_of_many_changes_nothing(earmark: Line, tmp_path: Path) -> 
     assert said.code == 2
     assert f"{tmp_path}/b.yaml:3:21: identification is by uuid or by name" in said.err
     assert earmark("node show --json").json()["provided"] == {}
+
+
+@pytest.mark.rule("S43", "S45", "C6")
+def test_what_is_withdrawn_while_it_is_used_can_still_be_looked_at(earmark: Line) -> None:
+    """Huge pages, a disk, a cell with everything bound to it and a class that are gone stand in the picture with what is used of them."""
+    made = earmark.bench
+    earmark.good("node set inventory.CUSTOM_X=2")
+    earmark.good("claim --cpus 2:dedicated --mem 1GiB --pages 2MiB --disk 10GiB --resource CUSTOM_X=2")
+    earmark.good("claim --cpus 2:shared --mem 1GiB --cells 1")
+    earmark.good("node set inventory.CUSTOM_X=0 file_backed_memory=8GiB")
+    machine = made.tracker.node().machine
+    assert machine is not None
+    made.host.seen = replace(machine, disks=(), cells=machine.cells[1:], cpus=machine.cpus[8:], devices=())
+    made.tracker.observe()
+    for words in ("", "node show", "list", "audit", "node list", "fit --cpus 1"):
+        assert earmark(words).code in (0, 1, 3), words
+    pools = {each["pool"]: each for each in earmark("node show --json").json()["pools"]}
+    assert {pool: (each["total"], each["used"]) for pool, each in pools.items() if not each["total"] and each["used"]} == {
+        "class:CUSTOM_X": (0, 2), "disk:root": (0, 10 * GIB), "pages:0:2048": (0, 512), "pages:0:4": (0, GIB // 4096),
+        "vcpu:0": (0, 2),
+    }  # fmt: skip
+    assert sum(finding["code"] == "withdrawn" for finding in earmark("audit --json").json()["findings"]) == 5
