@@ -13,7 +13,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from earmark.core.ledger.codec import Batch, Stamp
+from earmark.core.ledger.events import MoveEnded
 from earmark.core.ledger.statistics import IO_TASKS, UNREPORTED, NodeStatistics, Statistics
+from earmark.core.model.ids import ConsumerId, MoveId, consumer_stream
 from earmark.core.model.instance import InstanceState
 from earmark.core.model.refusal import Refusal
 from earmark.core.model.request import Request
@@ -234,6 +237,22 @@ def test_statistics_are_asked_for_while_others_claim() -> None:
         over.set()
         looker.join()
         assert not wrong
+
+
+@pytest.mark.rule("W11")
+def test_a_broken_record_stops_nobodys_statistics() -> None:
+    """An instance whose stream contradicts itself counts by its claim; the others are counted as ever, and the auditor names the stream."""
+    with bench(HOST, check=False) as made:
+        for name in ("x", "y"):
+            held(made, name)
+            made.tracker.report(name, "active")
+        stream = consumer_stream(ConsumerId("x"))
+        stamp = Stamp(now_ms=made.clock.now_ms(), actor="tester", command="spoil", epoch=1, boot_id=made.host.boot)
+        never = MoveEnded(move=MoveId("m-aaaa"), outcome="aborted")
+        made.store.append([Batch(stream, made.store.head(stream).sequence, [never])], stamp)
+        found = made.reopened().tracker.statistics().fleet
+        assert (found.population.by_state, found.nowhere.instances) == ((("active", 1), (UNREPORTED, 1)), 0)
+        assert any("consumer:x" in finding.detail for finding in made.tracker.audit())
 
 
 # --- against a count done by hand -----------------------------------------------------------------------------------------------------

@@ -23,7 +23,8 @@ from earmark.core.model.ids import ClaimId, ConsumerId, MoveId, NodeId, Owner, U
 from earmark.core.model.instance import InstanceState, Labels, Move, MoveKind, MoveStatus
 from earmark.core.model.refusal import Refusal
 from earmark.core.model.request import Request
-from earmark.errors import Conflict, InvalidRequest, UnknownClaim, UnknownInstance, UnknownMove, WrongUse
+from earmark.errors import Conflict, InvalidRecord, InvalidRequest, LedgerBroken, UnknownClaim, UnknownInstance, UnknownMove, WrongUse
+from earmark.logs import log
 from earmark.stores.uuids import new_uuid as random_uuid
 from earmark.tracker.keeping import Keeping
 from earmark.tracker.questions import NODE_PREFIX
@@ -111,11 +112,20 @@ class Lives(Keeping):
         return named[0]
 
     def instances(self) -> tuple[ConsumerState, ...]:
-        """Return all consumers that are known by more than their claims, by id."""
+        """Return all consumers that are known by more than their claims, by id; one whose stream is broken is left out, logged and audited."""
         self._own()
-        streams = (stream for stream in self.store.heads() if stream.startswith(CONSUMER_PREFIX))
-        states = (self._writer.consumer(ConsumerId(stream.removeprefix(CONSUMER_PREFIX))) for stream in streams)
-        return tuple(sorted((state for state in states if state is not None), key=lambda state: state.consumer))
+        found = []
+        for stream in self.store.heads():
+            if not stream.startswith(CONSUMER_PREFIX):
+                continue
+            consumer = ConsumerId(stream.removeprefix(CONSUMER_PREFIX))
+            try:
+                state = self._writer.consumer(consumer)
+            except (InvalidRecord, LedgerBroken) as error:
+                log("consumer.unreadable", level="error", consumer=consumer, code=error.code)
+                continue
+            found += [] if state is None else [state]
+        return tuple(sorted(found, key=lambda state: state.consumer))
 
     def statistics(self, node: str | None = None) -> Statistics:
         """Return what runs, and what is in progress, on each node (or only on `node`) and altogether."""
