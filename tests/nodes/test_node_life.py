@@ -280,6 +280,21 @@ def test_a_dead_holder_on_another_node_of_this_host_frees_what_it_held() -> None
         assert not isinstance(made.tracker.hold(GOLD, node="bm1"), Refusal)
 
 
+def test_a_move_is_not_refused_for_what_a_dead_process_held() -> None:
+    """The destination of a move is swept before the move is refused there, as it is for a claim."""
+    with bench() as made:
+        for name in ("n2", "n3"):
+            made.tracker.register(name, host="n1", machine=machine_of("2c 4G"), settings=UNRESERVED)
+        wish = Request(vcpus=2, cpu_policy="dedicated")
+        answer = made.tracker.hold(wish, consumer="vm-1", node="n2", confirm=True)
+        assert not isinstance(answer, Refusal)
+        taken = made.tracker.hold(wish, node="n3", confirm=True, holders=[made.processes.identify(77)])
+        assert not isinstance(taken, Refusal)
+        assert isinstance(made.tracker.open_move("vm-1", "migration", to="n3"), Refusal)
+        made.processes.fates[77] = "dead"
+        assert not isinstance(made.tracker.open_move("vm-1", "migration", to="n3"), Refusal)
+
+
 def test_nobody_is_dead_on_another_host_because_the_boot_differs() -> None:
     """A holder of another boot proves nothing on a node that another host runs: its claim stays."""
     with bench() as made:

@@ -177,7 +177,10 @@ class Lives(Keeping):
                 holders=tuple(holders),
             )  # fmt: skip
 
-        return self._life_or_refusal(made)
+        found = self._life_or_refusal(made)
+        if isinstance(found, Refusal) and found.node is not None and self._wake([self.node(found.node).node]):
+            return self._life_or_refusal(made)
+        return found
 
     def move(
         self, consumer: str, kind: MoveKind, *, to: str | None = None, request: Request | None = None, grant: Grant | None = None,

@@ -120,11 +120,14 @@ class Nodes(Questions):
         mains = [one.claim for reason in result.reasons if reason.code == "consumer_has_main" for one in reason.holders]
         rows = [self.store.claim(claim) for claim in mains]
         nodes = {command.node, *(NodeId(row.stream.removeprefix("node:")) for row in rows if row is not None)}
-        before = {node: self._known(node).sequence for node in nodes}
-        for node in nodes:
+        return self._writer.submit(command, key=key) if self._wake(nodes) else result
+
+    def _wake(self, nodes: Iterable[NodeId]) -> bool:
+        """Sweep some nodes where something was refused, and say whether anything has changed there, so that asking again is worth it."""
+        before = {node: self._known(node).sequence for node in sorted(nodes)}
+        for node in before:
             self.sweep(node)
-        moved_on = any(self._known(node).sequence != before[node] for node in nodes)
-        return self._writer.submit(command, key=key) if moved_on else result
+        return any(self._known(node).sequence != sequence for node, sequence in before.items())
 
     def _evidence(self, state: NodeState) -> Evidence:
         """Return what can be proven about the holders of a node's claims: on a node of another host, only about this boot's processes."""
