@@ -124,6 +124,14 @@ def test_the_settings_of_lives_and_memory_are_set_by_name(earmark: Line) -> None
     assert (said.code, "it must be 1.0" in said.err) == (2, True)
 
 
+@pytest.mark.rule("C8")
+def test_a_ratio_that_the_settings_override_is_said(earmark: Line) -> None:
+    """Set on the node while the machine's settings say otherwise, a ratio holds until the next opening, and that is said."""
+    said = earmark("node set cpu_allocation_ratio=2", env={"EARMARK_CPU_ALLOCATION_RATIO": "4"})
+    assert (said.code, "cpu_allocation_ratio is 4 by the settings" in said.err) == (0, True)
+    assert "by the settings" not in earmark("node set cpu_allocation_ratio=4", env={"EARMARK_CPU_ALLOCATION_RATIO": "4"}).err
+
+
 # --- machines from files ------------------------------------------------------------------------------------------------------------------
 
 

@@ -14,7 +14,7 @@ from earmark.cli.units import unit_named
 from earmark.cli.verb import VerbGroup
 from earmark.cli.views import node_out
 from earmark.cli.views_nodes import node_lines
-from earmark.core.model.units import counted, format_bytes
+from earmark.core.model.units import counted, format_bytes, format_ratio
 from earmark.errors import InvalidRequest
 
 node_option = click.option("--node", metavar="NODE", help="The node, by name or uuid; else this machine.")
@@ -89,6 +89,11 @@ def set_node(session: Session, *, pairs: tuple[str, ...], node: str | None) -> i
     tell(session, answer, what=f"node {phrases.name(state.name)}")
     if settings.cpu_policy == "overlap" and answer.changed:
         session.note("earmark: policy overlap: a dedicated CPU may also run shared vCPUs; it is exclusive only among dedicated claims")
+    for name in ("cpu", "ram", "disk") if state.node == session.tracker.home else ():
+        configured = getattr(session.settings, f"{name}_allocation_ratio_milli")
+        if configured not in (None, getattr(settings, f"{name}_allocation_ratio")):
+            key = f"{name}_allocation_ratio"
+            session.note(f"earmark: {key} is {format_ratio(configured)} by the settings of this machine, and will be so again next time")
     return 0
 
 
