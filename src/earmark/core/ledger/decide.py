@@ -157,6 +157,8 @@ def _confirm(state: NodeState, command: c.ConfirmClaim, facts: Facts) -> Decisio
         raise Conflict(f"claim {claim.id} cannot be confirmed, it is draining ({claim.cause})", claim=claim.id, cause=claim.cause)
     if claim.phase == "confirmed":
         return Decision(outcome="confirmed", claim_id=claim.id, message="was confirmed already")
+    if claim.move is not None:
+        raise Conflict(f"claim {claim.id} is the {claim.leg} leg of move {claim.move}: finish or end that", claim=claim.id, move=claim.move)
     if claim.deadline_ms is not None and max(facts.now_ms, state.at_ms) >= claim.deadline_ms:
         raise Conflict(f"claim {claim.id} cannot be confirmed, its deadline has passed", claim=claim.id, deadline_ms=claim.deadline_ms)
     event = e.ClaimConfirmed(**about(claim), deadline_ms=command.deadline_ms, holders=command.holders)
