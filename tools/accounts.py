@@ -1,147 +1,140 @@
-"""`make accounts FILE=…`: recorded lives of instances on another tracker, replayed here, every book compared.
+"""Replays recorded lives of instances (JSON lines, plain or gzipped) and compares every book: `make accounts FILE=…`.
 
-Rules of this file: it ends with one line, "N wrong of M books, K explained", and with 1 if N is above 0 or a line could not be read. A book is
-explained if it was right once an instance was taken out of it whose recorded placement would have given one unit to two holders.
+    .venv/bin/python -m tools.accounts FILE… [--store memory|sqlite] [--json]
+
+Ends with "N wrong of M books, K explained"; the status is 1 if a book is wrong or something was refused without a reason in the record, 2 if only a
+line (or a file) could not be read.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 import tempfile
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from tools.accounts_format import BadLine, RecordedNode, sequences
-from tools.accounts_format import Sequence as Recorded
-from tools.accounts_host import machine_of, settings_of
-from tools.accounts_replay import Left, Replay, Told
+import msgspec
+from tools.account_file import Malformed, Sequence, read
+from tools.account_replay import Report, replays
 
-from earmark.core.ledger.commands import ConfigureNode, ObserveMachine, RegisterNode
-from earmark.core.model.ids import NodeId
-from earmark.drivers.processes import SystemProcesses
-from earmark.scenario.given import GivenClock, GivenHost
 from earmark.stores.contract import Store
-from earmark.stores.memory import MemoryStore
-from earmark.stores.sqlite.store import SqliteStore
-from earmark.tracker.leases import Leases
-from earmark.tracker.questions import Terms
-from earmark.tracker.tracker import Tracker
-from earmark.tracker.writer import Writer
+from earmark.wiring import file_store, memory_store
 
-SHOWN_MAX = 20
-EVERY = 10
+SHOWN_MAX = 50
+"""So many of each kind are printed; `--json` has all."""
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Replay a file and say how many books are wrong; return the exit status."""
-    parser = argparse.ArgumentParser(prog="accounts", description="Replay recorded lives of instances and compare every book.")
-    parser.add_argument("file", type=Path, help="the recording: one JSON object a line, plain or .gz")
-    parser.add_argument("--store", choices=("memory", "sqlite"), default="memory")
-    parser.add_argument("--json", action="store_true", help="print the result as one JSON object")
-    given = parser.parse_args(arguments)
-    told, bad, count = Told(), [], 0
-    try:
-        for number, line in sequences(given.file):
-            if isinstance(line, BadLine):
-                bad.append(line)
-                continue
-            count += 1
-            with ledger(given.store) as store:
-                replay(line, store, told)
-            if sys.stderr.isatty() and count % EVERY == 0:
-                print(f"\r{count} lives, {told.books} books, line {number}", end="", file=sys.stderr, flush=True)
-    except (OSError, EOFError) as error:
-        print(f"accounts: {given.file}: {error}", file=sys.stderr)
-        return 2
-    if sys.stderr.isatty():
-        print("\r", end="", file=sys.stderr)
-    print(as_json(told, bad, count) if given.json else as_text(given.file, told, bad, count))
-    return 1 if told.wrong or bad else 0
-
-
-def replay(sequence: Recorded, store: Store, told: Told) -> None:
-    """Replay one sequence on an empty store."""
-    clock, host = GivenClock(), GivenHost(machine_of(sequence.nodes[0]))
-    home = node_id(0)
-
-    def opened(on: Store) -> Tracker:
-        writer = Writer(on, clock, actor="replay", epoch=1, boot_id=host.boot, timeout_s=10.0)
-        terms = Terms(actor="replay", hold_timeout_ms=600_000, default_ttl_ms=None, drain_grace_ms=60_000)
-        tracker = Tracker(on, writer, Leases(SystemProcesses()), host, clock, home=home, terms=terms)
-        for number, node in enumerate(sequence.nodes):
-            enter(writer, number, node)
-        return tracker
-
-    Replay(sequence, store, opened, told).run()
-
-
-def enter(writer: Writer, number: int, node: RecordedNode) -> None:
-    """Enter a node; one that is there is answered."""
-    uuid = node_id(number)
-    writer.submit(RegisterNode(node=uuid, name=node.name))
-    writer.submit(ObserveMachine(node=uuid, machine=machine_of(node)))
-    writer.submit(ConfigureNode(node=uuid, settings=settings_of(node)))
-
-
-def node_id(number: int) -> NodeId:
-    """Return the uuid of a node of a sequence."""
-    return NodeId(f"00000000-0000-4000-8000-{number:012x}")
-
-
-@contextmanager
-def ledger(kind: str) -> Iterator[Store]:
-    """Give an empty store, and throw it away."""
-    if kind == "memory":
-        yield MemoryStore()
-        return
+def main(arguments: list[str] | None = None) -> int:
+    """Replay the files and print what was found; return the status."""
+    asked = _arguments(arguments)
+    report = Report()
+    malformed: list[Malformed] = []
     with tempfile.TemporaryDirectory(prefix="earmark-accounts-") as folder:
-        store = SqliteStore(Path(folder) / "ledger.db")
+        opener = _memory if asked.store == "memory" else _files(Path(folder))
+        for done in replays(_sequences(asked.files, malformed), opener, report):
+            _progress(done, report)
+    _progress(None, report)
+    print(_json(report, malformed) if asked.json else "\n".join(_lines(report, malformed)))
+    if report.wrong or report.faults:
+        return 1
+    return 2 if malformed else 0
+
+
+def _arguments(arguments: list[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="make accounts FILE=…", description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("files", nargs="+", type=Path, metavar="FILE", help="recorded sequences, one a line")
+    parser.add_argument("--store", choices=("memory", "sqlite"), default="memory", help="where the ledgers rest")
+    parser.add_argument("--json", action="store_true", help="print everything as one JSON object")
+    return parser.parse_args(arguments)
+
+
+def _sequences(files: list[Path], malformed: list[Malformed]) -> Iterator[Sequence]:
+    """Yield the sequences of all files; what cannot be read is added to `malformed`."""
+    for file in files:
         try:
-            yield store
-        finally:
-            store.close()
+            for found in read(file):
+                if isinstance(found, Malformed):
+                    malformed.append(found)
+                else:
+                    yield found
+        except OSError as error:
+            malformed.append(Malformed(str(file), 0, "", f"cannot be read: {error.strerror or error}"))
 
 
-def as_text(file: Path, told: Told, bad: Sequence[BadLine], count: int) -> str:
-    """Return the result for a person."""
-    lines = [f"{file}:{line.number}: {line.why}" for line in bad]
-    doubles = [left for left in told.left if left.double]
-    others = [left for left in told.left if not left.double]
-    lines += [_left(left, "double grant of the recorded program") for left in doubles]
-    lines += [_left(left, "recorded as granted, refused here") for left in others]
-    for wrong in told.wrong[:SHOWN_MAX]:
-        lines.append(f"WRONG {wrong.sequence} op {wrong.op} {wrong.what} {wrong.node}")
-        lines += [f"    {difference}" for difference in wrong.differences]
-    if len(told.wrong) > SHOWN_MAX:
-        lines.append(f"… and {len(told.wrong) - SHOWN_MAX} wrong books more")
-    if told.causes:
-        lines.append("where the recorded program's own books begin to be wrong (compared with the right ones instead):")
-        lines += [f"    {number:6} {cause}" for cause, number in sorted(told.causes.items(), key=lambda pair: (-pair[1], pair[0]))]
-    lines.append(f"{count} lives, {len(told.left)} instances left out, {len(doubles)} of them double grants, {len(bad)} lines not read")
-    lines.append(f"{len(told.wrong)} wrong of {told.books} books, {told.explained} explained")
-    return "\n".join(lines)
+def _memory() -> Callable[[], Store]:
+    store = memory_store()
+    return lambda: store
 
 
-def _left(left: Left, what: str) -> str:
-    return f"{left.sequence} op {left.op} {left.what} {left.instance} on {left.node}: {what}: {left.why}"
+def _files(folder: Path) -> Callable[[], Callable[[], Store]]:
+    """Return a maker of openers, each of a file of its own."""
+    numbers = iter(range(1 << 30))
+
+    def made() -> Callable[[], Store]:
+        path = folder / f"{next(numbers)}.db"
+        return lambda: file_store(path)
+
+    return made
 
 
-def as_json(told: Told, bad: Sequence[BadLine], count: int) -> str:
-    """Return the result for a program."""
-    return json.dumps(
-        {
-            "lives": count,
-            "books": told.books,
-            "wrong": [wrong._asdict() for wrong in told.wrong],
-            "explained": told.explained,
-            "left_out": [left._asdict() for left in told.left],
-            "causes": told.causes,
-            "unreadable": [{"line": line.number, "why": line.why} for line in bad],
-        }
+def _progress(done: Sequence | None, report: Report) -> None:
+    """Say on a terminal how far the replay is; nothing elsewhere."""
+    if sys.stderr.isatty():
+        text = "" if done is None else f"{report.sequences} sequences, {report.books} books, {len(report.wrong)} wrong; last {done.id}"
+        sys.stderr.write(f"\r\x1b[K{text}")
+        sys.stderr.flush()
+
+
+# --- what is said -------------------------------------------------------------------------------------------------------------------
+
+
+def _lines(report: Report, malformed: list[Malformed]) -> Iterator[str]:
+    """Yield the report, its last line the verdict."""
+    yield from _some("malformed", [str(each) for each in malformed])
+    yield from _some("fault", [f"{each.place}{', ' + each.instance if each.instance else ''}: {each.text}" for each in report.faults])
+    yield from _some("wrong", [f"{each.place}: " + "; ".join(map(str, each.differences)) for each in report.wrong])
+    yield from _some(
+        "Nova's double grant",
+        [
+            f"{each.place}: {each.instance} is given {', '.join(each.units)}, held by {', '.join(each.holders)}; compared without {each.instance}"
+            for each in report.doubles
+        ],
     )
+    yield f"{report.sequences} sequences, {report.operations} operations"
+    if report.broke_off:
+        yield f"{report.broke_off} sequences end where Nova raised in an operation that has to work"
+    if report.beyond:
+        yield (
+            f"{len(report.beyond)} claims on {len({(each.place.sequence, each.place.node) for each in report.beyond})} nodes were refused at first: Nova's"
+            " compute leaves vCPUs, memory and disk to Placement (L3) and granted more than there is; those nodes were given more to go on"
+        )
+    if report.causes or report.nova_wrong:
+        yield f"Nova's own book was wrong {report.nova_wrong} times; what began it, and how often:"
+        for cause, count in sorted(report.causes.items(), key=lambda item: (-item[1], item[0])):
+            yield f"  {count:5}  {cause}"
+    yield f"{len(report.wrong)} wrong of {report.books} books, {report.explained} explained"
+
+
+def _some(what: str, found: list[str]) -> Iterator[str]:
+    yield from (f"{what}: {line}" for line in found[:SHOWN_MAX])
+    if len(found) > SHOWN_MAX:
+        yield f"{what}: and {len(found) - SHOWN_MAX} more (--json has all)"
+
+
+def _json(report: Report, malformed: list[Malformed]) -> str:
+    whole = msgspec.to_builtins(report)
+    for key in ("wrong", "doubles", "beyond", "faults"):
+        whole[key] = [_named(each) for each in getattr(report, key)]
+    whole["malformed"] = [each._asdict() for each in malformed]
+    return msgspec.json.format(msgspec.json.encode(whole), indent=2).decode()
+
+
+def _named(each: object) -> object:
+    """Return tuples with names as objects with fields, all the way down."""
+    if isinstance(each, tuple) and hasattr(each, "_asdict"):
+        return {key: _named(value) for key, value in each._asdict().items()}
+    return [_named(value) for value in each] if isinstance(each, tuple) else each
 
 
 if __name__ == "__main__":

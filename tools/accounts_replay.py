@@ -14,10 +14,10 @@ from tools.accounts_books import Book, book_of, differences, less, recorded, sum
 from tools.accounts_format import Op, Placement, RecordedNode, Sequence
 from tools.accounts_host import grant_of, request_of
 
-from earmark.core.ledger.audit import Finding
 from earmark.core.ledger.commands import Answer
 from earmark.core.ledger.life_commands import LifeAnswer
 from earmark.core.ledger.state import NodeState
+from earmark.core.model.finding import Finding
 from earmark.core.model.grant import Grant
 from earmark.core.model.instance import MoveKind
 from earmark.core.model.refusal import Reason, Refusal

@@ -15,10 +15,10 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from earmark.core.ledger.audit import Finding
     from earmark.core.ledger.consumer import ConsumerState
     from earmark.core.ledger.rows import SlotRow
     from earmark.core.ledger.state import NodeState
+    from earmark.core.model.finding import Finding
     from earmark.core.model.ids import ClaimId, StreamId
     from earmark.stores.contract import ClaimRow
     from earmark.tracker.aside import Errand, Line

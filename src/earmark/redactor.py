@@ -67,6 +67,7 @@ FIELDS: Mapping[str, Kind] = {
     **_of("trait", "traits required_traits forbidden_traits"),
     **_of("path", "path ledger cgroup folder"),
     **_of("uuid", "uuid"),
+    **_of("word", "severity guests complete findings"),
     **_of("text", "labels task token retired"),
     **_of("unit", "named"),
     **_of("word", "legs destination state failed_builds confirmed_at_ms max_concurrent_builds allow_resize_to_same_host"),

@@ -9,8 +9,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, NamedTuple
 
-from earmark.core.ledger.audit import Finding
 from earmark.core.ledger.commands import ConfigureNode, ObserveMachine, RegisterNode
+from earmark.core.model.finding import Finding
 from earmark.core.model.ids import NodeId
 from earmark.core.model.node import NodeSettings
 from earmark.core.model.shape import machine_of

@@ -15,10 +15,10 @@ import pytest
 from tests.proof.worlds import made
 
 from earmark import auditor
-from earmark.core.ledger.audit import Finding
 from earmark.core.ledger.codec import Batch, Stamp
 from earmark.core.ledger.commands import Answer
 from earmark.core.ledger.events import ClaimBound
+from earmark.core.model.finding import Finding
 from earmark.core.model.ids import ClaimId, ConsumerId, NodeId, StreamId, consumer_stream, node_stream
 from earmark.core.model.request import Request
 from earmark.core.model.units import MIB

@@ -10,12 +10,13 @@ from msgspec.structs import replace
 
 from earmark.core.fit.free import EMPTY
 from earmark.core.ledger import events as e
-from earmark.core.ledger.audit import Finding, audit_consumers, audit_node
+from earmark.core.ledger.audit import audit_consumers, audit_node
 from earmark.core.ledger.codec import Batch, Stamp
 from earmark.core.ledger.commands import Answer
 from earmark.core.ledger.rows import SlotRow, slot_rows
 from earmark.core.ledger.state import NodeState
 from earmark.core.model.claim import Claim
+from earmark.core.model.finding import Finding
 from earmark.core.model.grant import AmountRow, Grant, UnitRow
 from earmark.core.model.ids import ClaimId, ConsumerId, NodeId, Owner, PoolId, Slot, UnitId, cpu_unit, node_stream
 from earmark.core.model.request import Request

@@ -17,7 +17,7 @@ from earmark.cli.session import Session
 from earmark.cli.times import parse_time
 from earmark.cli.verb import Verb
 from earmark.cli.where import where_of
-from earmark.core.ledger.audit import Finding
+from earmark.core.model.finding import Finding
 from earmark.core.model.units import counted
 from earmark.errors import InvalidRecord, InvalidRequest, LedgerFull, UnsafePlace
 from earmark.stores import place as places

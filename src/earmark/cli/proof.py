@@ -25,7 +25,7 @@ from earmark.cli.ledgers import EXIT_FINDINGS
 from earmark.cli.output import SelftestOut
 from earmark.cli.session import Session
 from earmark.cli.verb import Verb
-from earmark.core.ledger.audit import Finding
+from earmark.core.model.finding import Finding
 from earmark.core.model.ids import ClaimId
 from earmark.core.model.units import counted
 from earmark.errors import HostUnavailable, UnsafePlace

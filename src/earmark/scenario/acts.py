@@ -9,9 +9,9 @@ import threading
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
-from earmark.core.ledger.audit import Finding
 from earmark.core.ledger.commands import Answer
 from earmark.core.ledger.life_commands import LifeAnswer
+from earmark.core.model.finding import Finding
 from earmark.core.model.refusal import Refusal
 from earmark.errors import EarmarkError, LedgerUnavailable
 from earmark.scenario import steps as s

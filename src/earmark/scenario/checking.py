@@ -6,9 +6,9 @@ from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 from earmark.core.fit.devices import available
-from earmark.core.ledger.audit import Finding
 from earmark.core.ledger.figures import Amounts, figures
 from earmark.core.model.claim import Claim
+from earmark.core.model.finding import Finding
 from earmark.scenario import steps as s
 from earmark.scenario.world import World
 

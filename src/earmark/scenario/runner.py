@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Literal, NamedTuple
 
-from earmark.core.ledger.audit import Finding
+from earmark.core.model.finding import Finding
 from earmark.errors import EarmarkError
 from earmark.scenario import steps as s
 from earmark.scenario.acts import Outcome, act

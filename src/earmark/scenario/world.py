@@ -13,12 +13,12 @@ from typing import Any, NamedTuple
 
 from msgspec.structs import replace
 
-from earmark.core.ledger.audit import Finding
 from earmark.core.ledger.commands import Answer
 from earmark.core.ledger.consumer import ConsumerState
 from earmark.core.ledger.state import NodeState
 from earmark.core.model import ids
 from earmark.core.model.claim import Claim
+from earmark.core.model.finding import Finding
 from earmark.core.model.ids import ClaimId, ConsumerId, NodeId
 from earmark.core.model.node import NodeSettings
 from earmark.core.model.topology import Device, Machine

@@ -18,11 +18,11 @@ from typing import Protocol, Self, runtime_checkable
 
 import msgspec
 
-from earmark.core.ledger.audit import Finding
 from earmark.core.ledger.audit_moves import legs_looked_at
 from earmark.core.ledger.consumer import ConsumerState
 from earmark.core.ledger.rows import SlotRow
 from earmark.core.ledger.state import NodeState
+from earmark.core.model.finding import Finding
 from earmark.core.model.ids import ClaimId, StreamId
 from earmark.core.model.value import Value
 from earmark.errors import EarmarkError, HostUnavailable, LedgerBroken, Unavailable, WrongUse

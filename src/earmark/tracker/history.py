@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple, Protocol
 
-from earmark.core.ledger.audit import Finding, audit_consumers, audit_node
+from earmark.core.ledger.audit import audit_consumers, audit_node
 from earmark.core.ledger.audit_moves import audit_moves, legs_looked_at
 from earmark.core.ledger.codec import Envelope, Head, Stored, check_link, open_envelope, open_event
 from earmark.core.ledger.consumer import ConsumerState, advance_consumer
@@ -18,6 +18,7 @@ from earmark.core.ledger.fold import advance
 from earmark.core.ledger.moves import Fate
 from earmark.core.ledger.rows import SlotRow
 from earmark.core.ledger.state import FOLD_VERSION, NodeState
+from earmark.core.model.finding import Finding
 from earmark.core.model.ids import ClaimId, NodeId, StreamId, node_stream
 from earmark.errors import ChainBroken, InvalidRecord, LedgerBroken, UnknownNode
 from earmark.stores.contract import ClaimRow, Reader, Store

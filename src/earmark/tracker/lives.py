@@ -53,16 +53,17 @@ class Lives(Keeping):
     ) -> lc.LifeAnswer:  # fmt: skip
         """Make a consumer known by more than its claims; the same call again is answered.
 
-        `uuid` None: the consumer's id if it is one, else a new one; `name` None: the consumer's id. Raises Conflict if it is known otherwise.
+        `uuid` None: the consumer's id if it is one, else a new one; `name` None: the consumer's id; `owner` None: that of its claims. Raises Conflict if it is known otherwise.
         """
         from earmark.core.ledger import life_commands as lc  # noqa: PLC0415 - a claim needs no instances
 
         who = ConsumerId(ids.name(consumer, "consumer"))
         known = self._writer.consumer(who)
         old = known.instance.uuid if known is not None and known.instance.state != "deleted" else ""
+        claims = self.claims_of(who) if owner is None else ()
         command = lc.CreateInstance(
             consumer=who, uuid=ids.node_id(uuid) if uuid is not None else old or new_uuid(who), name=ids.name(name or consumer, "instance"),
-            owner=self._by(owner), kind=ids.name(kind, "kind"), labels=labels,
+            owner=claims[0].owner if claims else self._by(owner), kind=ids.name(kind, "kind"), labels=labels,
         )  # fmt: skip
         return self._life(lambda: command)
 

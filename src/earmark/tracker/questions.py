@@ -28,7 +28,7 @@ from earmark.tracker.leases import Leases
 from earmark.tracker.writer import Writer
 
 if TYPE_CHECKING:
-    from earmark.core.ledger.audit import Finding
+    from earmark.core.model.finding import Finding
     from earmark.core.model.sample import Sample
     from earmark.tracker.aside import Auditing
     from earmark.tracker.history import Verified

@@ -16,7 +16,7 @@ from earmark.errors import EarmarkError
 from earmark.logs import log
 
 if TYPE_CHECKING:
-    from earmark.core.ledger.audit import Finding
+    from earmark.core.model.finding import Finding
     from earmark.tracker.aside import Auditing
     from earmark.tracker.keeping import Keeping
     from earmark.tracker.leases import Leases

@@ -300,7 +300,9 @@ class Writer:
             named = self.names.named(tx, command.name, states) if state is None else ()
             return Facts(now_ms=now_ms, named=named[0] if named else None)
         if isinstance(command, HoldClaim):
-            asks = command.purpose == "main" and str(command.consumer) != command.claim  # a consumer made up for this claim has no other
+            asks = (
+                command.purpose in ("main", "attach") and str(command.consumer) != command.claim
+            )  # a consumer made up for this claim has no other
             main = tx.main_claim(command.consumer) if asks else None
             return Facts(now_ms=now_ms, main=main.claim if main is not None else None)
         claim: ClaimId | None = getattr(command, "claim", None)
