@@ -234,7 +234,10 @@ class World:
         return self.moves[name]
 
     def claim_named(self, name: str) -> str:
-        """Return the claim id of a name; a consumer's own where no claim has that name."""
+        """Return the claim that a name means: a consumer's main claim, else the one last called so; the name itself if none was."""
+        row = self.tracker.store.main_claim(ConsumerId(name))
+        if row is not None:
+            self.claims[name] = row.claim
         return self.claims.get(name, name)
 
     def move_named(self, name: str) -> str:
