@@ -7,30 +7,12 @@ broken promise, `warning` a fact that a person should know (a vanished unit that
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import Literal
 
 from earmark.core.ledger.fold import recomputed
 from earmark.core.ledger.rows import SlotRow, slot_rows
 from earmark.core.ledger.state import NodeState
-from earmark.core.model.ids import ClaimId, ConsumerId, NodeId, Slot
-from earmark.core.model.value import Value
-
-Severity = Literal["error", "warning"]
-
-
-class Finding(Value, frozen=True):
-    """One contradiction or oddity.
-
-    `code` is stable: double_grant, index_drift, layout_drift, guard_drift, snapshot_drift, chain, two_mains, no_deadline, no_cause,
-    wrong_node, bad_amount, missing, overage, withdrawn, orphan, stray_leg, move_drift, held_by_deleted.
-    """
-
-    code: str
-    severity: Severity
-    detail: str
-    node: NodeId | None = None
-    claim: ClaimId | None = None
-    unit: str | None = None
+from earmark.core.model.finding import Finding
+from earmark.core.model.ids import ClaimId, ConsumerId, Slot
 
 
 def audit_node(state: NodeState, guard: Sequence[SlotRow] | None = None) -> tuple[Finding, ...]:
@@ -40,6 +22,7 @@ def audit_node(state: NodeState, guard: Sequence[SlotRow] | None = None) -> tupl
         Finding(code="missing", severity="warning", node=state.node, unit=unit, detail=f"{unit} is held and the machine no longer has it")
         for unit in sorted(state.missing)
     ]
+    found += _foreign(state)
     if guard is not None:
         found += _guard(state, guard)
     return tuple(found)
@@ -130,6 +113,19 @@ def _orphans(state: NodeState) -> list[Finding]:
         Finding(code="orphan", severity="warning", node=state.node, claim=claim_id, detail=f"claim {claim_id} {detail}")
         for claim_id, _ in state.grants()
     ]
+
+
+def _foreign(state: NodeState) -> list[Finding]:
+    """Name who uses the node without having claimed, and what a look at the guests found contested."""
+    seen = [
+        Finding(
+            code="foreign", severity="warning", node=state.node, claim=claim.id,
+            detail=f"{claim.consumer} uses the node and never claimed ({claim.id})",
+        )
+        for claim in state.live()
+        if claim.purpose == "foreign"
+    ]  # fmt: skip
+    return [*seen, *state.findings.get("guests", ())]
 
 
 def _guard(state: NodeState, guard: Sequence[SlotRow]) -> list[Finding]:

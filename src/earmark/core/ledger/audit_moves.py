@@ -7,11 +7,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
-from earmark.core.ledger.audit import Finding
 from earmark.core.ledger.consumer import ConsumerState
 from earmark.core.ledger.moves import Fate, status_of
 from earmark.core.ledger.state import NodeState
 from earmark.core.model.claim import Claim
+from earmark.core.model.finding import Finding
 from earmark.core.model.ids import ClaimId, ConsumerId
 from earmark.core.model.instance import Move
 

@@ -9,7 +9,9 @@ from typing import Annotated, Literal
 from msgspec import Meta
 
 from earmark.core.model.claim import HOLDERS_MAX, Cause, Claim, Holder, Leg, Moment, Purpose
+from earmark.core.model.finding import Findings
 from earmark.core.model.grant import Grant
+from earmark.core.model.guest import GUESTS_MAX, Guest
 from earmark.core.model.ids import ClaimId, ConsumerId, NodeId, Owner, UnitId
 from earmark.core.model.node import NodeSettings, Provided
 from earmark.core.model.request import Request
@@ -172,6 +174,21 @@ class ReturnNode(Command, frozen=True):
     """Say that an evacuated host is back and that its old guests are destroyed: what they held is free."""
 
     reason: str
+
+
+class SeeGuests(Command, frozen=True):
+    """Say which guests run on a node. `complete`: there are no others; `claims` are unused ids, one for each guest."""
+
+    guests: Annotated[tuple[Guest, ...], Meta(max_length=GUESTS_MAX)]
+    claims: tuple[ClaimId, ...]
+    complete: bool = False
+
+
+class RecordFindings(Command, frozen=True):
+    """Remember what a source found about a node."""
+
+    source: str
+    findings: Findings
 
 
 Outcome = Literal[

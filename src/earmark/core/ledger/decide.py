@@ -15,6 +15,7 @@ from earmark.core.fit.fit import fit
 from earmark.core.fit.judge import judge
 from earmark.core.ledger import commands as c
 from earmark.core.ledger import events as e
+from earmark.core.ledger.decide_foreign import record_findings, see_guests
 from earmark.core.ledger.decide_node import configure, cordon_unit, host, observe, provide, register, rehome, restore, retire, uncordon
 from earmark.core.ledger.decide_time import came_back, give_back, pids, sweep
 from earmark.core.ledger.decision import Decision, Facts, about
@@ -71,6 +72,11 @@ def _hold(state: NodeState, command: c.HoldClaim, facts: Facts) -> Decision | Re
         if building >= state.settings.max_concurrent_builds:
             detail = f"{building} builds are in progress, max_concurrent_builds is {state.settings.max_concurrent_builds}"
             return _refusal(state, Reason(code="too_many_builds", resource="builds", asked=1, short=1, unit=state.name, detail=detail))
+    if command.purpose == "leg":
+        raise InvalidRequest(f"claim {command.claim}: a leg is held by a move", claim=command.claim)
+    main = state.claims.get(facts.main) if facts.main is not None else None
+    if main is not None and main.move is not None:
+        raise Conflict(f"consumer {command.consumer} is in move {main.move}; nothing is attached until it ends", move=main.move)
     found = place(state, command)
     if isinstance(found, Refusal):
         return found
@@ -234,6 +240,8 @@ RULES: dict[type[c.Command], Rule] = {
     c.SweepNode: sweep,
     c.ReturnUnits: give_back,
     c.ReturnNode: came_back,
+    c.SeeGuests: see_guests,
+    c.RecordFindings: record_findings,
     c.RehomeNode: rehome,
     c.HostNode: host,
     c.RetireNode: retire,

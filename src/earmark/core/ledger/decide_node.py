@@ -68,7 +68,8 @@ def _found(state: NodeState, command: c.RegisterNode, facts: Facts) -> Decision:
         events += seen.events
         changes = seen.differences
     if command.settings is not None:
-        events += configure(state, c.ConfigureNode(node=state.node, settings=command.settings), facts).events
+        seen_now = msgspec.structs.replace(state, machine=command.machine or state.machine)
+        events += configure(seen_now, c.ConfigureNode(node=state.node, settings=command.settings), facts).events
     restored = any(isinstance(event, e.NodeRestored) for event in events)
     return Decision(
         events=tuple(events), outcome="restored" if restored else "registered", message="is in the ledger already", differences=changes

@@ -7,6 +7,7 @@ or secret. A field is added only with a new version of its event; an old version
 from typing import ClassVar
 
 from earmark.core.model.claim import Cause, Cordon, Holder, Leg, Moment, Purpose
+from earmark.core.model.finding import Findings
 from earmark.core.model.grant import Grant
 from earmark.core.model.ids import ClaimId, ConsumerId, MoveId, NodeId, Owner, UnitId
 from earmark.core.model.instance import InstanceState, Labels, LegPair, MoveKind, MoveOutcome
@@ -199,6 +200,14 @@ class NodeProvided(Event, frozen=True):
     provided: Provided
 
 
+class FindingsChanged(Event, frozen=True):
+    """What somebody who looks (`source`: the audit, the guests) finds about the node is now this; none: nothing any more."""
+
+    type: ClassVar[str] = "findings.changed"
+    source: str
+    findings: Findings = ()
+
+
 # --- streams of consumers -----------------------------------------------------------------------------------------------------------
 
 
@@ -271,6 +280,7 @@ EVENTS: tuple[type[Event], ...] = (
     NodeRestored,
     NodeHosted,
     NodeProvided,
+    FindingsChanged,
     InstanceCreated,
     StateReported,
     MoveOpened,

@@ -214,6 +214,12 @@ def _provided(state: NodeState, event: e.NodeProvided, _at_ms: int) -> NodeState
     return replace(state, provided=event.provided, layout=layout)
 
 
+def _found(state: NodeState, event: e.FindingsChanged, _at_ms: int) -> NodeState:
+    if not event.findings:
+        return replace(state, findings=state.findings.delete(event.source)) if event.source in state.findings else state
+    return replace(state, findings=state.findings.set(event.source, event.findings))
+
+
 def _elsewhere(state: NodeState, event: e.Event, _at_ms: int) -> NodeState:
     raise LedgerBroken(f"{event.type} stands in the stream of node {state.name}, it is about a consumer", node=state.node)
 
@@ -244,6 +250,7 @@ STEPS: dict[type[e.Event], Callable[[NodeState, Any, int], NodeState]] = {
     e.NodeRestored: _restored,
     e.NodeHosted: _hosted,
     e.NodeProvided: _provided,
+    e.FindingsChanged: _found,
     e.InstanceCreated: _elsewhere,
     e.StateReported: _elsewhere,
     e.MoveOpened: _elsewhere,

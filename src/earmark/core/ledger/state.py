@@ -11,6 +11,7 @@ from earmark.core.fit.free import EMPTY, Free, Supply
 from earmark.core.fit.layout import Layout, build_layout
 from earmark.core.ledger.codec import NOT_JSON, Head
 from earmark.core.model.claim import Claim, Cordon, Quarantine
+from earmark.core.model.finding import Finding
 from earmark.core.model.grant import Grant
 from earmark.core.model.ids import ClaimId, NodeId, Trait, UnitId
 from earmark.core.model.node import NodeSettings, Provided
@@ -35,6 +36,7 @@ class NodeState(msgspec.Struct, frozen=True, kw_only=True):
     `failed_builds` counts main claims that ended without ever being confirmed, since the last one that was (T4). `retired` is the reason
     for which the node was retired, None while it is not. `host` is the host that runs the node, None where none was ever named;
     `provided` what provider configuration files add.
+    `findings` is what each source found last.
     `layout` is None until the machine was observed. `unknown` names an event that this program does not understand: the stream may then
     be read and not written. `boot_id` is the boot under which the machine was last observed.
     """
@@ -53,6 +55,7 @@ class NodeState(msgspec.Struct, frozen=True, kw_only=True):
     quarantines: immutables.Map[ClaimId, Quarantine] = immutables.Map()
     cordons: immutables.Map[str, Cordon] = immutables.Map()
     failed_builds: int = 0
+    findings: immutables.Map[str, tuple[Finding, ...]] = immutables.Map()
     retired: str | None = None
     host: str | None = None
     provided: Provided = Provided()
@@ -133,6 +136,7 @@ class StateImage(Value, frozen=True):
     quarantines: tuple[Quarantine, ...] = ()
     cordons: tuple[Cordon, ...] = ()
     failed_builds: int = 0
+    findings: tuple[tuple[str, tuple[Finding, ...]], ...] = ()
     retired: str | None = None
     host: str | None = None
     provided: Provided = Provided()
@@ -168,7 +172,7 @@ def image_of(state: NodeState) -> StateImage:
         hash=state.head.hash, machine_ref=state.machine_ref, boot_id=state.boot_id, machine=state.machine,
         inventory_version=state.inventory_version, settings=state.settings, claims=tuple(state.live()),
         quarantines=tuple(sorted(state.quarantines.values(), key=lambda q: q.claim)),
-        cordons=tuple(sorted(state.cordons.values(), key=lambda c: c.unit or NODE_CORDON)), failed_builds=state.failed_builds,
+        cordons=tuple(sorted(state.cordons.values(), key=lambda c: c.unit or NODE_CORDON)), failed_builds=state.failed_builds, findings=tuple(sorted(state.findings.items())),
         retired=state.retired, host=state.host, provided=state.provided, unknown=state.unknown,
     )  # fmt: skip
 
@@ -182,7 +186,7 @@ def state_of(image: StateImage) -> NodeState:
         claims=immutables.Map((claim.id, claim) for claim in image.claims),
         quarantines=immutables.Map((quarantine.claim, quarantine) for quarantine in image.quarantines),
         cordons=immutables.Map((cordon.unit or NODE_CORDON, cordon) for cordon in image.cordons),
-        failed_builds=image.failed_builds, retired=image.retired, host=image.host,
+        failed_builds=image.failed_builds, findings=immutables.Map(image.findings), retired=image.retired, host=image.host,
         provided=image.provided, unknown=image.unknown,
     )  # fmt: skip
     return msgspec.structs.replace(state, free=Free.recompute(state.grants()))

@@ -59,6 +59,8 @@ def line(event: e.Event) -> str:  # noqa: C901, PLR0912 - one case for each even
         case e.NodeProvided():
             added = [each.resource_class for each in event.provided.inventories] + list(event.provided.traits)
             return "provider configuration adds " + (", ".join(added) or "nothing")
+        case e.FindingsChanged():
+            return f"{len(event.findings)} findings of the {event.source}" + (f": {event.findings[0].detail}" if event.findings else "")
         case e.InstanceCreated():
             return f"{event.kind} {event.name} was created for {event.owner}"
         case e.StateReported():
