@@ -67,6 +67,8 @@ FIELDS: Mapping[str, Kind] = {
     **_of("trait", "traits required_traits forbidden_traits"),
     **_of("path", "path ledger cgroup folder"),
     **_of("uuid", "uuid"),
+    **_of("name", "reporter"),
+    **_of("word", "failures"),
     **_of("word", "severity guests complete findings"),
     **_of("text", "labels task token retired"),
     **_of("unit", "named"),

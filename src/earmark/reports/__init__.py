@@ -1,0 +1,1 @@
+"""Where the truth is told: outer ledgers that follow this one."""
