@@ -201,6 +201,7 @@ def test_what_kept_the_worker_from_reading_is_raised_here(tmp_path: Path) -> Non
             world.tracker.audit(aside=True)
 
 
+@pytest.mark.long
 def test_a_worker_gives_way_and_ends_with_its_parent() -> None:
     """It is nicer than its parent, ends when the parent's pipe closes, when its time is over, and when it has another parent."""
     with aside._started(long_errand(), "memory") as child:

@@ -5,6 +5,7 @@ Rules of this file: nobody's resources are claimed here; every change is a comma
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING
 
@@ -12,6 +13,7 @@ from earmark.core.ledger import commands as c
 from earmark.core.ledger.state import NodeState
 from earmark.core.model import ids
 from earmark.core.model.claim import Holder
+from earmark.core.model.ids import NodeId
 from earmark.core.model.node import NodeSettings
 from earmark.core.model.request import Request
 from earmark.drivers.contract import Observation
@@ -25,8 +27,12 @@ from earmark.tracker.work import encoded
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from earmark.core.model.finding import Finding
     from earmark.core.model.sample import Sample
     from earmark.core.model.topology import Machine
+
+AUDIT_SOURCE = "audit"
+"""The source under which a node remembers what an audit found."""
 
 
 class Keeping(Nodes):
@@ -90,10 +96,35 @@ class Keeping(Nodes):
         self.terms = self.terms._replace(stranger=None)
         return answer
 
+    def audit(self, *, aside: bool = False, record: bool = False) -> tuple[Finding, ...]:
+        """Hold the ledger against itself and return what contradicts what; `aside`: in a process of its own, out of everybody's way.
+
+        `record`: what is new in it since the last time is remembered in the ledger (see `record`).
+        """
+        found = super().audit(aside=aside)
+        if record:
+            self.record(found)
+        return found
+
+    def record(self, found: Sequence[Finding]) -> tuple[NodeId, ...]:
+        """Remember what an audit of the whole ledger found, on the nodes where it is not known yet; return those nodes.
+
+        What is of no node is remembered on this machine's. A node that cannot be read, or not be written, is passed over.
+        """
+        from earmark.core.model.finding import in_order  # noqa: PLC0415 - no command that claims needs it
+
+        changed = []
+        for state in self.survey().nodes:
+            mine = in_order(tuple(each for each in found if (each.node or self.home) == state.node))
+            if state.unknown is None and mine != state.findings.get(AUDIT_SOURCE, ()):
+                self._answer(c.RecordFindings(node=state.node, source=AUDIT_SOURCE, findings=mine))
+                changed.append(state.node)
+        return tuple(changed)
+
     def watching(self, every_s: float = 5.0, *, audit_every_s: float | None = None) -> AbstractContextManager[None]:
         """Sweep while a `with` block runs: when a holder dies, and every `every_s` seconds; for programs that keep a tracker open.
 
-        With `audit_every_s` the ledger is audited so often too, in a process of its own.
+        With `audit_every_s` the ledger is audited so often too, in a process of its own, and what it finds is remembered.
         """
         from earmark.tracker.watch import watching  # noqa: PLC0415 - only programs that stay need a thread
 

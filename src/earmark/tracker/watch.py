@@ -94,4 +94,5 @@ class Audits:
             self._work.stop()
 
     def _found(self, found: tuple[Finding, ...]) -> None:
+        self._tracker.record(found)
         log("audit.ended", level="error" if any(each.severity == "error" for each in found) else "info", count=len(found))
