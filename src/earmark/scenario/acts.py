@@ -210,6 +210,14 @@ def _audit(world: World, step: s.Audit) -> Outcome:
     names = [step.node] if step.node is not None else list(world.ids)
     if step.fails == "store":
         return _failing_reads(world, names)
+    if step.fails == "publication":
+        world.outer.away = True
+        try:
+            findings = _looked_at(world, names)
+            told = world.publisher.publish()
+        finally:
+            world.outer.away = False
+        return Outcome(findings=findings, wrongs=() if told.failure else ("there was nothing to publish",))
     if step.fails == "driver":
         world.fail_driver(names[-1], fails=True)
         try:
@@ -259,6 +267,19 @@ def _guest(world: World, step: s.Guest) -> object:
         guests.pop(step.guest, None)
     else:
         guests[step.guest] = step.request
+    return None
+
+
+def _outer(world: World, step: s.Outer) -> object:
+    match step.how:
+        case "away" | "back":
+            world.outer.away = step.how == "away"
+        case "publish":
+            world.publisher.publish()
+        case "holds":
+            world.outer.put(world.node(step.node).node, world.holder(step.holder, is_move=step.is_move), world.clock.now_ms())
+        case "heal":
+            world.publisher.heal(world.node(step.node).node, first=step.first)
     return None
 
 
@@ -316,6 +337,7 @@ ACTS: dict[type[s.Step], Act] = {
     s.EndMove: _end_move,
     s.Audit: _audit,
     s.Guest: _guest,
+    s.Outer: _outer,
     s.Wait: _wait,
     s.Dead: _dead,
     s.Reopen: _reopen,

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 from earmark.core.fit.devices import available
+from earmark.core.ledger.allocations import allocations
 from earmark.core.ledger.figures import Amounts, figures
 from earmark.core.model.claim import Claim
 from earmark.core.model.finding import Finding
@@ -162,6 +163,34 @@ def _move(world: World, what: s.MoveIs) -> Checked:
     return Checked(f"move {what.move} {what.status}", f"move {what.move} {world.tracker.move_status(move)}")
 
 
+def _allocated(world: World, what: s.Allocated) -> Checked:
+    """Hold what an outer ledger would be told, or has, of one holder against what is expected."""
+    holder = world.holder(what.holder, is_move=what.is_move)
+    found: dict[str, dict[str, int] | None] = {}
+    if what.outer:
+        for name, node in world.ids.items():
+            held = world.outer.holders(node)
+            if holder in held:
+                told_last = held[holder]
+                found[name] = None if told_last is None else dict(told_last)
+    else:
+        names = {node: name for name, node in world.ids.items()}
+        told = allocations(world.states().values(), world.tracker.instances())
+        found = {names[each.node]: dict(each.amounts) for each in told if each.holder == holder}
+    begin = f"{'outer' if what.outer else 'allocation'} {'move ' if what.is_move else ''}{what.holder}"
+    if what.node is None:
+        return Checked(f"{begin} nowhere", f"{begin} {'on ' + ' and '.join(found) if found else 'nowhere'}")
+    if what.node not in found:
+        return Checked(f"{begin} on {what.node}{_classes(what.amounts)}", f"{begin} {'on ' + ' and '.join(found) if found else 'nowhere'}")
+    amounts = found[what.node]
+    shown_amounts = _classes(None if amounts is None or what.amounts is None else tuple(sorted(amounts.items())))
+    return Checked(f"{begin} on {what.node}{_classes(what.amounts)}", f"{begin} on {what.node}{shown_amounts}")
+
+
+def _classes(amounts: tuple[tuple[str, int], ...] | None) -> str:
+    return "".join(f" {name}={amount}" for name, amount in amounts or ())
+
+
 def _findings(world: World, what: s.Found, findings: Sequence[Finding]) -> Checked:
     if what.code is None:
         return Checked("no findings", "; ".join(f"finding {one.code}: {one.detail}" for one in findings) or "no findings")
@@ -184,4 +213,5 @@ CHECKS: dict[type, Rule] = {
     s.Units: _units,
     s.Disjoint: _disjoint,
     s.MoveIs: _move,
+    s.Allocated: _allocated,
 }

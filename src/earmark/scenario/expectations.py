@@ -115,17 +115,27 @@ def _no(words: Words) -> s.Check:
 
 
 def _allocation(words: Words) -> s.Check:
-    consumer = words.name("consumer or move")
+    return _allocated(words, outer=False)
+
+
+def _outer(words: Words) -> s.Check:
+    return _allocated(words, outer=True)
+
+
+def _allocated(words: Words, *, outer: bool) -> s.Check:
+    """Read `[move] NAME on NODE [CLASS=AMOUNT …]` or `[move] NAME nowhere`."""
+    is_move = words.maybe("move")
+    holder = words.name("consumer or move")
     if words.maybe("nowhere"):
-        return s.Allocated(consumer=consumer)
+        return s.Allocated(holder=holder, is_move=is_move, outer=outer)
     words.keyword("on")
     node = words.name("node")
     amounts = []
     while (pair := words.pair("amount")) is not None:
-        if not CLASS.fullmatch(pair[0]) or not pair[1].isdigit():
+        if not CLASS.fullmatch(pair[0]) or not (pair[1].isascii() and pair[1].isdigit()):
             words.wrong(f"{pair[0]}={pair[1]} is not CLASS=AMOUNT, as in VCPU=2")
         amounts.append((pair[0], int(pair[1])))
-    return s.Allocated(consumer=consumer, node=node, amounts=tuple(sorted(amounts)))
+    return s.Allocated(holder=holder, is_move=is_move, outer=outer, node=node, amounts=tuple(sorted(amounts)) or None)
 
 
 WORDS: dict[str, Callable[[Words], s.Check]] = {
@@ -135,4 +145,5 @@ WORDS: dict[str, Callable[[Words], s.Check]] = {
     "finding": _finding,
     "no": _no,
     "allocation": _allocation,
+    "outer": _outer,
 }

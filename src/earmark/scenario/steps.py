@@ -18,7 +18,7 @@ NodeHow = Literal["disable", "enable", "retire", "restore", "report", "rehome", 
 ClaimHow = Literal["claim", "build", "attach", "unshelve"]
 EndHow = Literal["confirm", "abort", "release", "detach"]
 MoveEnd = Literal["finish", "confirm", "revert", "abort", "drop source", "drop destination"]
-OuterHow = Literal["down", "up", "publish"]
+OuterHow = Literal["away", "back", "publish", "holds", "heal"]
 
 
 class Flavor(Value, frozen=True, kw_only=True):
@@ -155,12 +155,17 @@ class Found(Value, frozen=True, tag="finding"):
     node: str | None = None
 
 
-class Allocated(Value, frozen=True, tag="allocation"):
-    """What the outer ledger is told that a consumer holds at a node (None: at no node); `amounts` by resource class."""
+class Allocated(Value, frozen=True, kw_only=True, tag="allocation"):
+    """What a consumer or move has at a node (None: at no node) as an outer ledger would be told, or (`outer`) as it has it.
 
-    consumer: str
+    `amounts` by resource class; None: whatever it is.
+    """
+
+    holder: str
+    is_move: bool = False
+    outer: bool = False
     node: str | None = None
-    amounts: tuple[tuple[str, int], ...] = ()
+    amounts: tuple[tuple[str, int], ...] | None = None
 
 
 Check = (
@@ -279,12 +284,13 @@ class Record(Step, frozen=True, kw_only=True):
 
 
 class Outer(Step, frozen=True, kw_only=True):
-    """The outer ledger goes away, comes back, is told what is due, or holds an allocation that nobody here may know."""
+    """The outer ledger goes away, is back, is told what it was not told of yet, has an allocation of somebody else, or is healed."""
 
-    how: Literal["down", "up", "publish", "holds", "healed"]
-    consumer: str = ""
+    how: OuterHow
+    holder: str = ""
+    is_move: bool = False
     node: str = ""
-    fields: tuple[tuple[str, str], ...] = ()
+    first: bool = False
 
 
 class Wait(Step, frozen=True, kw_only=True):

@@ -352,6 +352,21 @@ def record(_reading: Reading, words: Words, _verb: str) -> s.Step:
     return s.Record(**_at(words), kind=kind, fields=tuple(fields))
 
 
+def outer(_reading: Reading, words: Words, verb: str) -> s.Step:
+    """`outer away`, `outer back`, `outer holds [move] NAME on A`, `publish`, `heal A [first]`."""
+    if verb == "publish":
+        return s.Outer(**_at(words), how="publish")
+    if verb == "heal":
+        return s.Outer(**_at(words), how="heal", node=words.name("node"), first=words.maybe("first"))
+    how = cast("s.OuterHow", words.one_of("what the outer ledger does", ("away", "back", "holds")))
+    if how != "holds":
+        return s.Outer(**_at(words), how=how)
+    is_move = words.maybe("move")
+    holder = words.name("consumer or move")
+    words.keyword("on")
+    return s.Outer(**_at(words), how=how, holder=holder, is_move=is_move, node=words.name("node"))
+
+
 def wait(_reading: Reading, words: Words, _verb: str) -> s.Step:
     """`wait 10m`."""
     return s.Wait(**_at(words), ms=words.duration_ms("time"))
@@ -399,6 +414,7 @@ VERBS: dict[str, Verb] = {
     "unplug": hardware,
     "guest": guest,
     "record": record,
+    **dict.fromkeys(("outer", "publish", "heal"), outer),
     "wait": wait,
     "process": dies,
     "crash": reopen,

@@ -24,6 +24,7 @@ from earmark.core.model.node import NodeSettings
 from earmark.core.model.topology import Device, Machine
 from earmark.errors import HostUnavailable, InvalidRequest, LedgerUnavailable
 from earmark.scenario.given import FaultyStore, GivenClock, GivenHost, GivenProcesses
+from earmark.scenario.outer import OuterLedger, Publisher
 from earmark.stores.contract import Store
 from earmark.tracker.leases import Leases
 from earmark.tracker.questions import Terms
@@ -103,9 +104,11 @@ class World:
         self.moves: dict[str, str] = {}
         self.remembered: dict[str, tuple[str, ...]] = {}
         self.guests: dict[str, dict[str, Any]] = {}
+        self.outer = OuterLedger()
         self.opened: list[Store] = []
         self.book = Book(self._open())
         self._tracker: Tracker | None = None
+        self._publisher: Publisher | None = None
         self._numbers = 0
 
     # --- the program ----------------------------------------------------------------------------------------------------------------
@@ -128,7 +131,15 @@ class World:
             self.tracker.close()
         self.book = Book(self._open())
         self._tracker = self.second()
+        self._publisher = None
         self._tracker.sweep()
+
+    @property
+    def publisher(self) -> Publisher:
+        """Who tells the outer ledger; a new one after each opening."""
+        if self._publisher is None:
+            self._publisher = Publisher(self.tracker, self.outer)
+        return self._publisher
 
     def second(self) -> Tracker:
         """Return another tracker on the same ledger, as another process would have it: it knows nothing but the ledger."""
@@ -243,6 +254,10 @@ class World:
     def move_named(self, name: str) -> str:
         """Return the move id of a name; a consumer's own where no move has that name."""
         return self.moves.get(name, name)
+
+    def holder(self, name: str, *, is_move: bool) -> str:
+        """Return under which name an outer ledger knows a consumer or a move."""
+        return self.move_named(name) if is_move else name
 
     def held_by(self, consumer: str) -> tuple[Claim, ...]:
         """Return the live claims of a consumer on all nodes."""
