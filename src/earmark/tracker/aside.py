@@ -11,13 +11,13 @@ import os
 import select
 import subprocess
 import sys
-import time
 from pathlib import Path
 from types import TracebackType
 from typing import Protocol, Self, runtime_checkable
 
 import msgspec
 
+from earmark.clock import SystemClock
 from earmark.core.ledger.audit_moves import legs_looked_at
 from earmark.core.ledger.consumer import ConsumerState
 from earmark.core.ledger.rows import SlotRow
@@ -30,6 +30,8 @@ from earmark.stores.contract import ClaimRow, Store
 from earmark.tracker.history import replayed
 from earmark.tracker.snapshots import image_of
 
+elapsed_s = SystemClock().monotonic_s
+"""Processes are waited for in the machine's own time, whatever clock stamps the events."""
 WORKER = "earmark.auditor"
 AUDIT_TIMEOUT_S = 120.0
 """The longest time that an audit may take."""
@@ -108,7 +110,7 @@ class Auditing:
         self._name = store.name
         self._timeout_s = timeout_s
         self._pid = os.getpid()
-        self._until_s = time.monotonic() + timeout_s
+        self._until_s = elapsed_s() + timeout_s
         errand, self._known = errand_for(store, timeout_s)
         self._process = _started(errand, self._name)
         self._output = bytearray()
@@ -127,14 +129,14 @@ class Auditing:
         self._own()
         if self._result is not None:
             return True
-        until_s = min(time.monotonic() + wait_s, self._until_s)
-        while self._open and self._read(max(0.0, until_s - time.monotonic())):
+        until_s = min(elapsed_s() + wait_s, self._until_s)
+        while self._open and self._read(max(0.0, until_s - elapsed_s())):
             pass
         if len(self._output) > OUTPUT_BYTES_MAX:
             self._fail(f"said more than {OUTPUT_BYTES_MAX} bytes")
         elif not self._open:
             self._finish()
-        elif time.monotonic() >= self._until_s:
+        elif elapsed_s() >= self._until_s:
             self._fail(f"has not ended within {self._timeout_s:g} s")
         return self._result is not None
 

@@ -7,11 +7,11 @@ of their own; an error of one round is logged and the next round tries again; th
 from __future__ import annotations
 
 import threading
-import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from typing import TYPE_CHECKING
 
+from earmark.clock import SystemClock
 from earmark.errors import EarmarkError
 from earmark.logs import log
 
@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from earmark.tracker.keeping import Keeping
     from earmark.tracker.leases import Leases
 
+elapsed_s = SystemClock().monotonic_s
+"""Audits are apart in the machine's own time, whatever clock stamps the events."""
 EVERY_S = 5.0
 """The longest time between two sweeps: deadlines are seen at least this often."""
 LOOK_S = 0.5
@@ -71,7 +73,7 @@ class Audits:
     def __init__(self, tracker: Keeping, every_s: float | None) -> None:
         self._tracker = tracker
         self._every_s = every_s
-        self._due_s = time.monotonic()
+        self._due_s = elapsed_s()
         self._work: Auditing | None = None
 
     def look(self) -> None:
@@ -82,8 +84,8 @@ class Audits:
             if self._work is not None and self._work.ended():
                 work, self._work = self._work, None
                 self._found(work.result())
-            elif self._work is None and time.monotonic() >= self._due_s:
-                self._due_s = time.monotonic() + self._every_s
+            elif self._work is None and elapsed_s() >= self._due_s:
+                self._due_s = elapsed_s() + self._every_s
                 self._work = self._tracker.auditing()
         except EarmarkError as error:
             log("audit.failed", level="warning", code=error.code)
