@@ -125,6 +125,18 @@ def test_what_is_wrong_is_found_aside(tmp_path: Path) -> None:
         assert world.tracker.audit(aside=True) == here
 
 
+def test_a_shared_ledger_named_from_here_is_audited_aside(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The worker opens a group's ledger as its group's, and one whose path is relative where it stands."""
+    monkeypatch.chdir(tmp_path)
+    with SqliteStore(Path("ledger", "ledger.db"), gid=os.getgid()) as store:
+        world = opened(store)
+        world.tracker.hold(WISH, confirm=True)
+        assert world.tracker.audit(aside=True) == ()
+    with SqliteStore(Path("ledger", "ledger.db"), gid=os.getgid(), write=False) as reader:
+        world.tracker.store = reader
+        assert world.tracker.audit(aside=True) == ()
+
+
 def test_a_worker_that_dies_is_an_error_and_changes_nothing(store: Store) -> None:
     """Killed at its work, the worker's end is named; claims go on, and the next audit is well."""
     world = opened(store)
