@@ -20,6 +20,9 @@ test: $(STAMP) ## set up, then run every test
 quick: $(STAMP) ## the tests that take less than a second each
 	@$(PYTEST) -n $(WORKERS) -m "not long"
 
+prove: $(STAMP) ## random lives of instances over three nodes: STEPS=200000 of them, or one walk again: SEED=17
+	@EARMARK_TEST_STEPS=$(or $(STEPS),200000) $(if $(SEED),EARMARK_TEST_SEED=$(SEED)) $(PYTEST) -q -s tests/proof/test_lives.py::test_any_life_over_three_nodes
+
 lint: $(STAMP) ## style, types, floors, secrets, generated pages
 	@bash tools/lint.sh
 
@@ -31,7 +34,7 @@ docs: $(STAMP) ## make the generated pages again
 
 accounts: $(STAMP) ## replay recorded lives of instances (FILE=…, plain or .gz) and compare every book; STORE=sqlite
 	@test -n "$(FILE)" || { echo "make accounts FILE=recording.jsonl[.gz]: FILE is not given" >&2; exit 2; }
-	@$(PY) -m tools.accounts "$(FILE)" --store $(or $(STORE),memory)
+	@$(PY) -m tools.accounts "$(FILE)" --store $(or $(STORE),memory) $(if $(JSON),--json)
 
 bench: $(STAMP) ## measure, with durable writes on the disk under TMPDIR; a line of JSON for each bench
 	@$(PY) bench/all.py

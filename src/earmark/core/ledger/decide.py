@@ -75,7 +75,7 @@ def _hold(state: NodeState, command: c.HoldClaim, facts: Facts) -> Decision | Re
     if command.purpose == "leg":
         raise InvalidRequest(f"claim {command.claim}: a leg is held by a move", claim=command.claim)
     main = state.claims.get(facts.main) if facts.main is not None else None
-    if main is not None and main.move is not None:
+    if main is not None and main.move is not None and main.phase != "draining":
         raise Conflict(f"consumer {command.consumer} is in move {main.move}; nothing is attached until it ends", move=main.move)
     found = place(state, command)
     if isinstance(found, Refusal):
