@@ -11,11 +11,13 @@ from __future__ import annotations
 import argparse
 import sys
 import tempfile
+from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import msgspec
-from tools.account_file import Malformed, Sequence, read
+from tools.account_file import Malformed, read
+from tools.account_format import Sequence
 from tools.account_replay import Report, replays
 
 from earmark.stores.contract import Store
@@ -105,10 +107,10 @@ def _lines(report: Report, malformed: list[Malformed]) -> Iterator[str]:
     if report.broke_off:
         yield f"{report.broke_off} sequences end where Nova raised in an operation that has to work"
     if report.beyond:
-        yield (
-            f"{len(report.beyond)} claims on {len({(each.place.sequence, each.place.node) for each in report.beyond})} nodes were refused at first: Nova's"
-            " compute leaves vCPUs, memory and disk to Placement (L3) and granted more than there is; those nodes were given more to go on"
-        )
+        nodes = {(each.place.sequence, each.place.node) for each in report.beyond}
+        of = Counter(resource for each in report.beyond for resource in each.resources)
+        what = ", ".join(f"{resource} {count}" for resource, count in sorted(of.items()))
+        yield f"{len(nodes)} nodes were given more than there is ({what}), which Nova's compute leaves to Placement (L3); they got more to go on"
     if report.causes or report.nova_wrong:
         yield f"Nova's own book was wrong {report.nova_wrong} times; what began it, and how often:"
         for cause, count in sorted(report.causes.items(), key=lambda item: (-item[1], item[0])):
