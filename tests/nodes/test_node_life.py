@@ -46,6 +46,20 @@ def test_a_node_is_entered_with_all_that_is_known_in_one_append() -> None:
         assert (node.node, node.runs_on, len(node.claims), len(made.tracker.node().claims)) == (answer.node, "h2", 1, 0)
 
 
+@pytest.mark.rule("A10")
+def test_settings_that_come_with_a_machine_are_judged_on_it() -> None:
+    """A node reported again with more CPUs and sets that name them is answered; sets that its new machine has not are refused."""
+    sets = replace(UNRESERVED, cpu_policy="split", cpu_shared_set=(0, 17))
+    with bench() as made:
+        made.tracker.register("n2", uuid=OTHER, host="h2", machine=machine_of(HOST_H), settings=UNRESERVED)
+        made.tracker.register("n2", uuid=OTHER, host="h2", machine=machine_of("18c 32G disk:200G"), settings=sets)
+        assert made.tracker.node("n2").settings == sets
+        with pytest.raises(InvalidRequest, match="cpu_shared_set names CPU 17"):
+            made.tracker.register(
+                "n2", uuid=OTHER, host="h2", machine=machine_of(HOST_H), settings=replace(sets, cpu_allocation_ratio=2000)
+            )
+
+
 @pytest.mark.rule("A10", "S28")
 def test_a_node_is_found_again_by_its_uuid() -> None:
     """The same uuid reported again is answered and changes nothing; what is held stays held."""
