@@ -122,11 +122,12 @@ def report(draft: Draft, command: lc.ReportState, facts: LifeFacts) -> LifeDecis
     touched: tuple[ClaimId, ...] = ()
     if frees:
         draft, touched = _end_all(draft, command, facts)
+    outcome: lc.LifeOutcome = "deleted" if command.state == "deleted" else "reported"
     if same and not touched:
-        return draft.decision("reported", f"was {command.state} already")
+        return draft.decision(outcome, f"was {command.state} already")
     if not same:
         draft = draft.say(e.StateReported(state=command.state, task=command.task, reason=command.reason))
-    return draft.decision("deleted" if command.state == "deleted" else "reported", touched=touched)
+    return draft.decision(outcome, touched=touched)
 
 
 def _check_nodes(command: lc.LifeCommand, facts: LifeFacts, *, all_of_them: bool) -> None:
