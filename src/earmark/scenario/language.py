@@ -92,7 +92,6 @@ class Book:
             words.wrong(f"variant {title!r} stands here twice, or there are more than {VARIANTS_MAX}", column)
         else:
             self.courses.append((title, []))
-            self.reading.begin_course()
 
     def closed(self) -> s.Scenario:
         """Return the scenario that was read; raises InvalidRecord if it has no title or no steps."""

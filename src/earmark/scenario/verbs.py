@@ -43,9 +43,6 @@ class Reading:
         self.flavors: dict[str, s.Flavor] = {}
         self.nodes: set[str] = set()
 
-    def begin_course(self) -> None:
-        """Begin another course: what the opening named is known in it."""
-
     def is_node(self, name: str) -> bool:
         """Say whether a name is one of a node."""
         return name in self.nodes
