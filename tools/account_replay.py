@@ -13,7 +13,7 @@ import msgspec
 from tools.account_books import Book, Difference, differences, expected_book, own_book, without
 from tools.account_format import CLAIMING, Node, NovaBook, Op, Sequence
 from tools.account_nodes import can_keep_reserve, grant_of, machine_of, request_of, settings_of
-from tools.account_record import Reasons, Record
+from tools.account_record import GIVES_ALL, Reasons, Record
 
 from earmark.core.ledger.commands import Answer
 from earmark.core.ledger.life_commands import LifeAnswer
@@ -148,13 +148,20 @@ class Course:
             self._restart()
             self.down.discard(name)
             self.tracker.came_back(self.ids[name])
-        elif op.instance is not None and op.instance not in self.excluded and op.done:
-            if op.instance in self.lost and op.op not in ("delete", "shelve_offload"):
-                return
-            if op.op in CLAIMING:
-                self._claim(op, op.instance, place)
-            else:
-                self._step(op, op.instance)
+        elif op.instance is not None and op.done:
+            self._live(op, op.instance, place)
+
+    def _live(self, op: Op, who: str, place: Place) -> None:
+        """Say one operation of an instance; one that is left out comes back when it has given back everything."""
+        if op.op in GIVES_ALL:
+            self.excluded.discard(who)
+            self.lost.discard(who)
+        if who in self.excluded or who in self.lost:
+            return
+        if op.op in CLAIMING:
+            self._claim(op, who, place)
+        else:
+            self._step(op, who)
 
     def _step(self, op: Op, who: str) -> None:
         """Say what became of an instance or its move."""
@@ -171,7 +178,8 @@ class Course:
             end(tracker, who)
             if state is not None:
                 tracker.report(who, state)
-            self._guests_destroyed(op)
+            if op.op == "evacuate_done":
+                self._guests_destroyed()
         elif op.op in STATES:
             state, task = STATES[op.op]
             tracker.report(who, state, task=task)
@@ -180,10 +188,11 @@ class Course:
         """Return the claims that a build holds; what was evacuated from a host that is down drains and is none of it."""
         return [claim.id for claim in self.tracker.claims_of(who) if claim.purpose == "main" and claim.phase != "draining"]
 
-    def _guests_destroyed(self, op: Op) -> None:
-        """Say that the old guest is gone, where an evacuated host is up already."""
-        if op.op == "evacuate_done" and op.source is not None and op.source not in self.down:
-            self.tracker.came_back(self.ids[op.source])
+    def _guests_destroyed(self) -> None:
+        """Say that the old guests are gone, where an evacuated host is up already."""
+        for name in self.nodes:
+            if name not in self.down:
+                self.tracker.came_back(self.ids[name])
 
     def _claim(self, op: Op, who: str, place: Place) -> None:
         """Claim what was recorded; look a refusal up in the record."""
@@ -203,7 +212,7 @@ class Course:
         if twice is not None:
             self.report.doubles.append(DoubleGrant(place, who, *twice))
             self.excluded.add(who)
-            self.tracker.delete(who)
+            self.tracker.report(who, "shelved_offloaded")
             return
         self.lost.add(who)
         self.report.faults.append(Note(place, who, "Earmark refuses what was granted: " + "; ".join(refused_words(answer))))

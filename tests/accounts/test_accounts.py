@@ -10,6 +10,8 @@ from typing import Any
 
 import pytest
 from tests.accounts.making import (
+    OTHER,
+    OTHER_BOOK,
     OWN,
     SWAP_CAUSE,
     Made,
@@ -23,6 +25,7 @@ from tests.accounts.making import (
     moving,
     placed,
     sequence,
+    step,
     written,
 )
 from tools import accounts
@@ -161,6 +164,17 @@ def test_a_file_that_breaks_off_keeps_its_beginning(tmp_path: Path) -> None:
     assert isinstance(found[0], Sequence)
     assert isinstance(found[-1], Malformed)
     assert accounts.main([str(tmp_path / "absent")]) == 2
+
+
+def test_who_was_left_out_comes_back_with_its_next_build(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """An instance that was granted twice is compared again once it has given everything back and is built elsewhere."""
+    first, again = moving()["ops"][0], claim("build_claim", "i2", "n0", "own", placed(OWN))
+    there = claim("build_claim", "i2", "n1", "own", placed(OTHER), after={"n1": OTHER_BOOK})
+    both = spoiled_double()
+    life = sequence("again", first, {**again, "after": {"n0": both}}, step("build_abort", "i2", "n0", after=first["after"]), there)
+    assert accounts.main([str(written(tmp_path, life))]) == 0
+    assert capsys.readouterr().out.splitlines()[-1] == "0 wrong of 8 books, 1 explained"
+    assert accounts.main([str(written(tmp_path, spoiled(life, "ops", 3, "after", "n1", "vcpus_used", to=1)))]) == 1
 
 
 def test_an_own_cpu_twice_is_refused_to_the_same_instance_too(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
