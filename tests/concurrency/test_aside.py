@@ -8,6 +8,7 @@ import subprocess
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import msgspec
@@ -250,6 +251,7 @@ def test_claims_go_on_while_an_audit_stands_still(tmp_path: Path) -> None:
     with SqliteStore(tmp_path / "ledger" / "ledger.db") as store:
         world = opened(store)
         with world.tracker.auditing() as work:
+            _until(lambda: _has_open(work._process.pid, store.path))
             os.kill(work._process.pid, signal.SIGSTOP)
             for _ in range(20):
                 answer = world.tracker.hold(WISH, confirm=True)
@@ -258,6 +260,14 @@ def test_claims_go_on_while_an_audit_stands_still(tmp_path: Path) -> None:
             assert world.tracker.audit(aside=True) == ()
             os.kill(work._process.pid, signal.SIGCONT)
             assert work.result() == ()
+
+
+def _has_open(pid: int, path: Path) -> bool:
+    """Say whether a child has a file open, or has had it: it may be at its end already."""
+    opened_files: list[Path] = []
+    with suppress(OSError):  # it ends, or closes what it had open while we look
+        opened_files.extend(file.readlink() for file in Path(f"/proc/{pid}/fd").iterdir())
+    return path in opened_files or not opened_files
 
 
 def _end_of_pipe(child: subprocess.Popen[bytes]) -> None:
