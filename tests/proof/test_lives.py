@@ -15,13 +15,14 @@ from tests.proof.lives_walk import Walk, seeds
 from tests.proof.worlds import granted
 
 from earmark.core.ledger.life_commands import LifeAnswer
+from earmark.core.model.claim import Holder
 from earmark.core.model.instance import Move
 from earmark.core.model.request import Request
 from earmark.core.model.units import GIB
 from earmark.errors import Conflict
 from earmark.stores.memory import MemoryStore
 from earmark.stores.sqlite.store import SqliteStore
-from earmark.testing import bench
+from earmark.testing import UNRESERVED, bench, machine
 
 STEPS = int(os.environ.get("EARMARK_TEST_STEPS", "10000"))
 """What `make prove` makes greater."""
@@ -93,6 +94,36 @@ def test_a_leg_is_confirmed_by_its_move_only() -> None:
             world.tracker.confirm(pair.destination.claim)
         assert world.tracker.confirm(source.id).message == "was confirmed already"
         assert world.tracker.confirm_move("vm").changed
+
+
+def test_a_move_id_of_another_consumer_is_a_conflict() -> None:
+    """The id of a move is its consumer's: said for another one it is no repetition, and nothing is told as opened."""
+    with bench() as world:
+        for consumer in ("vm", "other"):
+            granted(world.tracker.hold(SMALL, consumer=consumer, confirm=True))
+        world.tracker.open_move("vm", "resize", move_id="m-0001")
+        with pytest.raises(Conflict, match="vm"):
+            world.tracker.open_move("other", "resize", move_id="m-0001")
+
+
+@pytest.mark.rule("L6", "W5")
+@pytest.mark.parametrize("how", ["sweep", "abort", "delete", "release"])
+def test_a_guest_of_another_host_is_not_dead_because_it_is_not_here(how: str) -> None:
+    """A holder of another boot on a node that another host runs cannot be judged here: its leg stays, or drains, and is never free at once."""
+    with bench() as world:
+        tracker = world.tracker
+        far = Holder(boot_id="boot-far", pid_namespace=1, pid=9, start_ticks=9)
+        there = tracker.register("far", host="far-host", machine=machine("8c 32G"), settings=UNRESERVED).node
+        if how == "release":
+            claim = granted(tracker.hold(SMALL, consumer="vm", node=there, confirm=True, holders=[far]))
+            assert tracker.release(claim.id).outcome == "draining"
+        else:
+            granted(tracker.hold(SMALL, consumer="vm", confirm=True))
+            move = opened(tracker.open_move("vm", "migration", to="far", holders=[far]))
+            {"sweep": lambda: tracker.sweep(there), "abort": lambda: tracker.abort_move(move.id), "delete": lambda: tracker.delete("vm")}[
+                how
+            ]()
+        assert [claim.phase for claim in tracker.node(there).live()] == ["held" if how == "sweep" else "draining"]
 
 
 def test_a_deleted_instance_is_in_no_move() -> None:

@@ -168,6 +168,8 @@ class Lives(Keeping):
         def made() -> lc.OpenMove:
             again = self._move_known(new)
             if again is not None and again.source is not None:
+                if again.consumer != self._consumer_named(consumer):
+                    raise Conflict(f"move {new} is of consumer {again.consumer}, not of {consumer}", move=new, consumer=again.consumer)
                 return self._same_again(again, kind, destination)
             main, plans = self._plans(consumer, destination, request, grant)
             target = destination.node if destination is not None else main.node
@@ -274,7 +276,7 @@ class Lives(Keeping):
         legs = [claim for claim in state.live() if claim.leg == "destination" and claim.move is not None and claim.phase != "draining"]
         if not legs or state.unknown is not None:
             return ()
-        evidence = self._leases.evidence(legs)
+        evidence = self._leases.evidence(self._near(legs))
         now_ms = self._now(state)
         window_ms = state.settings.resize_confirm_window_s * 1000
         ended: list[MoveId] = []
@@ -388,8 +390,7 @@ class Lives(Keeping):
 
     def _gone(self, claims: Sequence[Claim]) -> tuple[Holder, ...]:
         """Return the holders of some claims that are proven gone, or that this process speaks for."""
-        spoken = {holder for claim in claims for holder in self._leases.speaks_for(claim, os.getpid())}
-        return tuple({*self._leases.evidence(list(claims)).gone, *spoken})
+        return tuple({holder for claim in self._near(claims) for holder in self._leases.speaks_for(claim, os.getpid())})
 
     def _life(self, made: Callable[[], lc.LifeCommand]) -> lc.LifeAnswer:
         result = self._life_or_refusal(made)

@@ -6,13 +6,14 @@ on a node outlives everything that happens to it here. Only processes of this ma
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
 from earmark.core.ledger import commands as c
 from earmark.core.ledger.decide_time import due
 from earmark.core.ledger.state import NodeState
 from earmark.core.model import ids
+from earmark.core.model.claim import Claim
 from earmark.core.model.ids import NodeId
 from earmark.core.model.refusal import Refusal
 from earmark.errors import InvalidRequest, LedgerForeign, LedgerReadOnly, WrongUse
@@ -130,13 +131,20 @@ class Nodes(Questions):
         return any(self._known(node).sequence != sequence for node, sequence in before.items())
 
     def _evidence(self, state: NodeState) -> Evidence:
-        """Return what can be proven about the holders of a node's claims: on a node of another host, only about this boot's processes."""
-        live = state.live()
+        """Return what can be proven about the holders of a node's claims."""
+        return self._leases.evidence(self._near(state.live()))
+
+    def _near(self, claims: Sequence[Claim]) -> list[Claim]:
+        """Return those of some claims whose holders can be judged here: on a node of another host, only if all are of this boot."""
         home = self._writer.known(ids.node_stream(self.home))
-        if state.node == self.home or (home is not None and state.runs_on == home.runs_on):
-            return self._leases.evidence(live)
         boot = self._host.boot_id()
-        return self._leases.evidence([claim for claim in live if boot and all(holder.boot_id == boot for holder in claim.holders)])
+        found = []
+        for claim in claims:
+            state = self._known(claim.node) if claim.node != self.home else None
+            here = state is None or (home is not None and state.runs_on == home.runs_on)
+            if here or (boot and all(holder.boot_id == boot for holder in claim.holders)):
+                found.append(claim)
+        return found
 
     # --- within ---------------------------------------------------------------------------------------------------------------------
 

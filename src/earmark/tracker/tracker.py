@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any
 
@@ -30,8 +30,10 @@ from earmark.tracker.work import Key, checked, encoded
 if TYPE_CHECKING:
     from contextlib import AbstractAsyncContextManager
 
+    from earmark.core.model.guest import Guest
     from earmark.tracker.building import Attempt
     from earmark.tracker.held import HeldClaim
+    from earmark.tracker.records import Received
 
 CLAIM_ID_BYTES = 6
 
@@ -191,6 +193,34 @@ class Tracker(Lives):
 
         return building(self, request, consumer=consumer, nodes=nodes, owner=owner)
 
+    def guests_seen(self, node: str, guests: Sequence[Guest], *, complete: bool = False) -> c.Answer:
+        """Say which guests were seen running on a node; who of them never claimed is counted as foreign from now on (S09).
+
+        `complete`: there are no others, so that a foreign claim of a guest that is not among them ends. What a guest uses although
+        somebody holds it is a finding (`overlap`), and taken from nobody.
+        """
+        from earmark.tracker.records import guests_seen  # noqa: PLC0415 - the command line of a claim does not need it
+
+        return guests_seen(self, node, guests, complete=complete)
+
+    def receive(
+        self, records: Iterable[object], *, complete: Sequence[str] = (), all_guests: Sequence[str] = (), apply: bool = False
+    ) -> Received:  # fmt: skip
+        """Compare records of a compute service (JSON, dicts or structs of core.model.record) with the ledger; every one gets a verdict.
+
+        Accepted states of instances are reported; a move's word moves nothing, unless it is an ending and `apply` is said. `complete`
+        names the nodes of which the records list all instances: one that is missing there is deleted (S24). `all_guests` names those
+        of which they list all guests. Nothing is carried out before all are read; raises UnknownNode and what reading raises.
+        """
+        from earmark.tracker.records import receive  # noqa: PLC0415 - the command line of a claim does not need it
+
+        return receive(self, records, complete=complete, all_guests=all_guests, apply=apply)
+
+    def tell(self, command: c.Command) -> c.Answer:
+        """Carry out a command that asks for nothing and so cannot be refused."""
+        self._must_write()
+        return self._answer(command)
+
     def fit(self, request: Request, *, node: str | None = None, grant: Grant | None = None) -> Grant | Refusal:
         """Say what a claim would be given now, or why not; writes nothing."""
         state = self.node(node)
@@ -208,7 +238,7 @@ class Tracker(Lives):
         state, claim_id = self._owner_of(claim)
         live = state.claims.get(claim_id)
         gone: tuple[Holder, ...] = ()
-        if live is not None:
+        if live is not None and self._near([live]):
             gone = self._leases.evidence([live]).gone if cause == "forced" else self._leases.speaks_for(live, os.getpid())
         return self._answer(c.EndClaim(node=state.node, claim=claim_id, cause=cause, gone=gone, generation=generation))
 

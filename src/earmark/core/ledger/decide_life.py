@@ -221,8 +221,8 @@ def fates_of(draft: Draft, move: Move, facts: LifeFacts) -> Fates:
 def _confirm(draft: Draft, move: Move, command: lc.EndMove) -> tuple[Draft, tuple[ClaimId, ...]]:
     """End the source legs and make the destination legs the consumer's own; named devices pass without ever being free."""
     touched: list[ClaimId] = []
-    for pair in move.legs:
-        purpose: Purpose = "main"
+    for number, pair in enumerate(move.legs):
+        purpose: Purpose = "attach" if number else "main"
         if pair.source is not None and pair.destination is not None and pair.source.node == pair.destination.node:
             draft = _pass_named(draft, pair.destination.node, pair.source.claim, pair.destination.claim)
         source = draft.node(pair.source.node).claims.get(pair.source.claim) if pair.source is not None else None

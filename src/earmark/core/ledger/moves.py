@@ -49,7 +49,7 @@ def status_of(move: Move, fates: Fates) -> MoveStatus:
     if destination.purpose != "leg" or cause in LEFT:
         return "contradictory" if source is not None and _in(move, source) else "confirmed"
     if cause is not None:
-        return "confirmed" if cause in LEFT else GIVEN_UP.get(cause, "deleted")
+        return GIVEN_UP.get(cause, "deleted")
     if source is not None and not _in(move, source):
         return "contradictory"
     return "finished" if destination.claim is not None and destination.claim.phase == "confirmed" else "preparing"
