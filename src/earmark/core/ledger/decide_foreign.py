@@ -51,6 +51,11 @@ def see_guests(state: NodeState, command: c.SeeGuests, _facts: Facts) -> Decisio
         held = foreign.get(guest.consumer)
         grant, contested = _grant(state, guest, taken, own=held.id if held is not None else None)
         overlaps += [_overlap(state, guest, unit, holder) for unit, holder in contested]
+        if held is not None and grant != held.grant:  # what it uses is no longer contested, or is there again
+            events.append(e.ClaimEnded(**about(held), cause="released", evidence="more of what it uses is free"))
+            touched.append(held.id)
+            taken = {slot: holder for slot, holder in taken.items() if holder != held.id}
+            held = None
         if held is None:
             events.append(
                 e.ClaimHeld(
@@ -90,7 +95,7 @@ def _grant(state: NodeState, guest: Guest, taken: dict[Slot, ClaimId], own: Clai
     rows: list[UnitRow] = []
     contested = []
     mine: set[Slot] = set()
-    for unit in dict.fromkeys(guest.units):
+    for unit in sorted(set(guest.units)):
         if unit not in present:
             continue
         occupied = slots.get(unit, (Slot(unit),))

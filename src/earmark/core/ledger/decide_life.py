@@ -140,8 +140,12 @@ def _check_nodes(command: lc.LifeCommand, facts: LifeFacts, *, all_of_them: bool
 
 
 def _end_all(draft: Draft, command: lc.ReportState, facts: LifeFacts) -> tuple[Draft, tuple[ClaimId, ...]]:
-    """End every claim of the consumer, and its open move; a destination leg goes before the source that lends it devices."""
-    order = sorted(facts.open, key=lambda placed: (placed.purpose != "leg", placed.claim))
+    """End every claim of the consumer, and its open move; a destination leg goes before the source that lends it devices.
+
+    A foreign claim stays: it says what is seen on a host, and only a look at the host ends it.
+    """
+    mine = [placed for placed in facts.open if placed.purpose != "foreign"]
+    order = sorted(mine, key=lambda placed: (placed.purpose != "leg", placed.claim))
     touched = []
     for placed in order:
         claim = draft.node(placed.node).claims.get(placed.claim)
