@@ -16,7 +16,8 @@ from earmark.core.model.refusal import Refusal
 from earmark.errors import EarmarkError, LedgerUnavailable
 from earmark.scenario import steps as s
 from earmark.scenario.laws import heads
-from earmark.scenario.world import Died, World
+from earmark.scenario.world import ACTOR, Died, World
+from earmark.tracker.records import Received
 
 READS_MAX = 500
 """Reads of the ledger that an audit may need; after so many it is to come to its end."""
@@ -33,6 +34,7 @@ class Outcome(NamedTuple):
     died: bool = False
     findings: tuple[Finding, ...] | None = None
     granted: int | None = None
+    verdict: tuple[str, str] | None = None
     wrongs: tuple[str, ...] = ()
 
     @property
@@ -51,6 +53,8 @@ class Outcome(NamedTuple):
             )
         if self.died:
             return "the program died"
+        if self.verdict is not None:
+            return f"{self.verdict[0]}: {self.verdict[1]}" if self.verdict[1] else self.verdict[0]
         if self.granted is not None:
             return f"{self.granted} granted"
         messages = [answer.message for answer in self.answers if answer.message]
@@ -230,13 +234,12 @@ def _audit(world: World, step: s.Audit) -> Outcome:
 
 
 def _looked_at(world: World, names: Sequence[str]) -> tuple[Finding, ...]:
-    found: list[Finding] = []
     for name in names:
         if world.node(name).retired is None:
             world.look(name)
-        found += world.see_guests(name)
+        world.see_guests(name)
         world.tracker.sweep(world.ids[name])
-    return (*found, *world.tracker.audit())
+    return world.tracker.audit()
 
 
 def _failing_reads(world: World, names: Sequence[str]) -> Outcome:
@@ -268,6 +271,28 @@ def _guest(world: World, step: s.Guest) -> object:
     else:
         guests[step.guest] = step.request
     return None
+
+
+def _record(world: World, step: s.Record) -> Outcome:
+    """Let the tracker judge one record; numbers are written as numbers."""
+    name = world.move_named(step.name) if step.kind == "move" else step.name
+    fields: dict[str, object] = {key: int(value) if value.isdigit() else value for key, value in step.fields}
+    received = world.tracker.receive([{"record": step.kind, step.kind.replace("instance", "consumer"): name, **fields}])
+    return _judged(received)
+
+
+def _listing(world: World, step: s.Listing) -> Outcome:
+    """Let the tracker judge a complete listing of a node's instances, all of them active."""
+    records = [{"record": "instance", "consumer": each, "owner": ACTOR, "state": "active", "node": step.node} for each in step.consumers]
+    return _judged(world.tracker.receive(records, complete=[step.node]))
+
+
+def _judged(received: Received) -> Outcome:
+    """Return the first verdict that is not an acceptance, else what was accepted."""
+    for kind in ("invalid", "contradictory", "stale", "unknown", "accepted"):
+        for verdict in getattr(received, kind):
+            return Outcome(verdict=(kind, verdict.reason))
+    return Outcome(verdict=("accepted", ""))
 
 
 def _outer(world: World, step: s.Outer) -> object:
@@ -337,6 +362,8 @@ ACTS: dict[type[s.Step], Act] = {
     s.EndMove: _end_move,
     s.Audit: _audit,
     s.Guest: _guest,
+    s.Record: _record,
+    s.Listing: _listing,
     s.Outer: _outer,
     s.Wait: _wait,
     s.Dead: _dead,

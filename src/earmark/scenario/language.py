@@ -7,6 +7,7 @@ with file, line and column; a file, its lines and its steps are bounded. Nothing
 from __future__ import annotations
 
 import re
+from typing import cast, get_args
 
 from msgspec.structs import replace
 
@@ -20,6 +21,7 @@ STEPS_MAX = 2000
 VARIANTS_MAX = 64
 RACERS_MAX = 16
 ID = re.compile(r"[A-Za-z][A-Za-z0-9_-]{0,31}")
+VERDICTS = cast("tuple[str, ...]", get_args(s.Verdict))
 HEADS = ("scenario", "nova", "variant", "flavor")
 
 
@@ -149,7 +151,9 @@ def _one(reading: Reading, words: Words) -> s.Step:
 
 def _result(words: Words) -> s.Result:
     """Read what a step is to lead to."""
-    kind = words.one_of("result", ("already", "refused", "error", "crash"))
+    kind = words.one_of("result", ("already", "refused", "error", "crash", *VERDICTS))
+    if kind in VERDICTS:
+        return s.Judged(kind=cast("s.Verdict", kind), text=words.quoted() or "")
     if kind == "already":
         return s.Already(text=words.quoted() or "")
     if kind == "refused":

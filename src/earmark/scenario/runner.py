@@ -94,7 +94,8 @@ def _one(world: World, step: s.Step, findings: Sequence[Finding], *, watched: bo
     before = heads(world) if world.ready else {}
     outcome = act(world, step)
     wrongs = [*outcome.wrongs]
-    if (outcome.refusal is not None or outcome.error is not None) and heads(world) != before and not _partial(step):
+    denied = outcome.refusal is not None or outcome.error is not None or (outcome.verdict is not None and outcome.verdict[0] != "accepted")
+    if denied and heads(world) != before and not _partial(step):
         wrongs.append("I5: it was refused and has changed the ledger")
     checked = _result(step, outcome)
     if watched:
@@ -132,7 +133,7 @@ def _result(step: s.Step, outcome: Outcome) -> Checked:
     found = outcome.words
     result = step.result
     if isinstance(result, s.Done):
-        plain = outcome.error is None and outcome.refusal is None
+        plain = outcome.error is None and outcome.refusal is None and (outcome.verdict is None or outcome.verdict[0] == "accepted")
         expected = "done"
         silent = not outcome.answers or outcome.changed
         return Checked(expected, expected if plain and silent else f"already: {found}" if plain else found)
@@ -148,6 +149,10 @@ def _result(step: s.Step, outcome: Outcome) -> Checked:
     if isinstance(result, s.Failed):
         expected = _with(f"error {result.code}", result.text)
         true = outcome.error is not None and outcome.error.code == result.code and result.text in outcome.error.message
+        return Checked(expected, expected if true else found)
+    if isinstance(result, s.Judged):
+        expected = _with(result.kind, result.text)
+        true = outcome.verdict is not None and outcome.verdict[0] == result.kind and result.text in outcome.verdict[1]
         return Checked(expected, expected if true else found)
     if isinstance(result, s.Dies):
         return Checked(f"crash {result.when} append", f"crash {result.when} append" if outcome.died else found)

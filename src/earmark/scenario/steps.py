@@ -18,6 +18,7 @@ NodeHow = Literal["disable", "enable", "retire", "restore", "report", "rehome", 
 ClaimHow = Literal["claim", "build", "attach", "unshelve"]
 EndHow = Literal["confirm", "abort", "release", "detach"]
 MoveEnd = Literal["finish", "confirm", "revert", "abort", "drop source", "drop destination"]
+Verdict = Literal["stale", "contradictory", "unknown", "invalid"]
 OuterHow = Literal["away", "back", "publish", "holds", "heal"]
 
 
@@ -67,7 +68,14 @@ class Granted(Value, frozen=True, tag="granted"):
     count: int
 
 
-Result = Done | Already | Refused | Failed | Dies | Granted
+class Judged(Value, frozen=True, kw_only=True, tag="judged"):
+    """A record from outside is found to be this, and nothing changes; the reason contains `text`."""
+
+    kind: Verdict
+    text: str = ""
+
+
+Result = Done | Already | Refused | Failed | Dies | Granted | Judged
 
 # --- what can be expected -------------------------------------------------------------------------------------------------------------
 
@@ -277,10 +285,18 @@ class Guest(Step, frozen=True, kw_only=True):
 
 
 class Record(Step, frozen=True, kw_only=True):
-    """A record from outside says something: fields as written."""
+    """A compute service says something of an instance or a move: fields as written."""
 
-    kind: str
+    kind: Literal["instance", "move"]
+    name: str
     fields: tuple[tuple[str, str], ...]
+
+
+class Listing(Step, frozen=True, kw_only=True):
+    """A compute service lists all instances that it has on a node."""
+
+    node: str
+    consumers: tuple[str, ...]
 
 
 class Outer(Step, frozen=True, kw_only=True):

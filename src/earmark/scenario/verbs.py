@@ -20,7 +20,7 @@ from earmark.core.model.units import GIB, KIB, MIB
 from earmark.errors import Invalid
 from earmark.scenario import steps as s
 from earmark.scenario.expectations import CLASS, KIND, STATES, checks_of
-from earmark.scenario.words import Words
+from earmark.scenario.words import ARROW, Words
 
 NODES_MAX = 64
 GUEST_CELLS_MAX = 64
@@ -341,12 +341,25 @@ def guest(reading: Reading, words: Words, _verb: str) -> s.Step:
 
 
 def record(_reading: Reading, words: Words, _verb: str) -> s.Step:
-    """`record KIND KEY=VALUE …`."""
-    kind = words.name("kind of record")
+    """`record instance i KEY=VALUE …`, `record move m KEY=VALUE …`."""
+    kind = words.one_of("kind of record", ("instance", "move"))
+    name = words.name("consumer or move")
     fields = []
     while (pair := words.pair("field")) is not None:
         fields.append(pair)
-    return s.Record(**_at(words), kind=kind, fields=tuple(fields))
+    return s.Record(**_at(words), kind="move" if kind == "move" else "instance", name=name, fields=tuple(fields))
+
+
+def listing(reading: Reading, words: Words, _verb: str) -> s.Step:
+    """`listing A is i j`, `listing A is empty`."""
+    where = words.name("node")
+    words.keyword("is")
+    found: list[str] = []
+    if not words.maybe("empty"):
+        found.append(reading.consumer(words))
+        while words.peek() not in (None, ARROW):
+            found.append(reading.consumer(words))
+    return s.Listing(**_at(words), node=where, consumers=tuple(found))
 
 
 def outer(_reading: Reading, words: Words, verb: str) -> s.Step:
@@ -411,6 +424,7 @@ VERBS: dict[str, Verb] = {
     "unplug": hardware,
     "guest": guest,
     "record": record,
+    "listing": listing,
     **dict.fromkeys(("outer", "publish", "heal"), outer),
     "wait": wait,
     "process": dies,

@@ -18,9 +18,10 @@ from earmark.core.ledger.consumer import ConsumerState
 from earmark.core.ledger.state import NodeState
 from earmark.core.model import ids
 from earmark.core.model.claim import Claim
-from earmark.core.model.finding import Finding
+from earmark.core.model.guest import Guest
 from earmark.core.model.ids import ClaimId, ConsumerId, NodeId
 from earmark.core.model.node import NodeSettings
+from earmark.core.model.request import Request
 from earmark.core.model.topology import Device, Machine
 from earmark.errors import HostUnavailable, InvalidRequest, LedgerUnavailable
 from earmark.scenario.given import FaultyStore, GivenClock, GivenHost, GivenProcesses
@@ -103,7 +104,7 @@ class World:
         self.claims: dict[str, ClaimId] = {}
         self.moves: dict[str, str] = {}
         self.remembered: dict[str, tuple[str, ...]] = {}
-        self.guests: dict[str, dict[str, Any]] = {}
+        self.guests: dict[str, dict[str, Request]] = {}
         self.outer = OuterLedger()
         self.opened: list[Store] = []
         self.book = Book(self._open())
@@ -178,9 +179,15 @@ class World:
         self.host(name).name = host
         return self.tracker.rehome_node(self.ids[name], host, reason or "as the scenario says")
 
-    def see_guests(self, name: str) -> tuple[Finding, ...]:
-        """Tell the tracker which guests the host of a node runs."""
-        return ()
+    def see_guests(self, name: str) -> None:
+        """Tell the tracker which guests the host of a node runs, if the scenario says so of any."""
+        if name not in self.guests:
+            return
+        seen = tuple(
+            Guest(consumer=ConsumerId(guest), vcpus=each.vcpus, memory_bytes=each.memory_bytes, disk_bytes=each.disk_bytes)
+            for guest, each in sorted(self.guests[name].items())
+        )
+        self.tracker.guests_seen(self.ids[name], seen, complete=True)
 
     def report(self, name: str, host: str | None = None) -> Answer:
         """Let a node's host, or another one, report it again, as when its service starts."""
