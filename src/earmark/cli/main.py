@@ -42,6 +42,7 @@ SECTIONS: tuple[tuple[str, tuple[tuple[str, str, str], ...]], ...] = (
     ("Lives and moves", (
         ("instance", "instances:instance", "Keep instances: who they are, in what state, what they hold."),
         ("move", "moves:move", "Begin, end and look at moves: resize, migrate, evacuate."),
+        ("receive", "records:receive", "Compare what a compute service says with the ledger."),
         ("story", "stories:story", "Tell the life of an instance, a claim, a move or a node."),
     )),
     ("Look", (

@@ -113,3 +113,20 @@ class StoryOut(Out, frozen=True):
     what: str
     name: str
     lines: list[StoryLineOut]
+
+
+class VerdictOut(Out, frozen=True):
+    """What became of one record. `verdict` is accepted, stale, contradictory, unknown, invalid, or gone (a complete listing lacks it)."""
+
+    place: int | None
+    verdict: str
+    about: str
+    reason: str
+    changed: bool
+
+
+class ReceivedOut(Out, frozen=True):
+    """The verdicts on all records; `listing` says why a listing that was said to be complete was not taken as one."""
+
+    verdicts: list[VerdictOut]
+    listing: str | None

@@ -1,0 +1,86 @@
+"""`earmark receive`: what a compute service says of its instances, moves and guests, compared with the ledger."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from earmark.cli import phrases
+from earmark.cli.output_lives import ReceivedOut, VerdictOut
+from earmark.cli.session import Session
+from earmark.cli.verb import Verb
+from earmark.errors import InvalidRequest
+
+if TYPE_CHECKING:
+    from earmark.tracker.records import Received
+
+STDIN = "-"
+EXIT_NOT_ALL = 1
+KINDS = ("accepted", "stale", "contradictory", "unknown", "invalid", "gone")
+
+
+@click.command(
+    cls=Verb,
+    examples=(
+        "earmark receive records.jsonl",
+        "earmark receive listing.jsonl --complete n1",
+        "earmark receive guests.jsonl --all-guests n1",
+        "earmark receive moves.jsonl --apply",
+    ),
+)
+@click.argument("file", metavar="FILE")
+@click.option("--complete", multiple=True, metavar="NODE", help="FILE lists all instances of NODE: one that is missing is deleted; repeatable.")
+@click.option("--all-guests", multiple=True, metavar="NODE", help="FILE lists all guests seen on NODE; repeatable.")
+@click.option("--apply", is_flag=True, help="Confirm, revert or abort an open move whose record says so.")
+@click.pass_obj
+def receive(session: Session, *, file: str, complete: tuple[str, ...], all_guests: tuple[str, ...], apply: bool) -> int:
+    """Compare records of a compute service with the ledger, one JSON object a line (- for standard input).
+
+    Each line gets a verdict. What is stale, contradictory, unknown or invalid changes nothing and stops no other; the exit code is 1 then.
+    """
+    received = session.tracker.receive(lines_of(file), complete=complete, all_guests=all_guests, apply=apply)
+    rows = rows_of(received)
+    if session.json:
+        session.emit(ReceivedOut(verdicts=rows, listing=received.listing or None))
+    else:
+        if received.listing:
+            session.note(f"earmark: the listing is not taken as complete: {phrases.clean(received.listing)}")
+        shown = [row for row in rows if not session.quiet or row.verdict != "accepted"]
+        session.out([line_of(row) for row in shown] or ([] if session.quiet else "no records"))
+    return 0 if received.clean else EXIT_NOT_ALL
+
+
+def lines_of(file: str) -> Iterator[bytes]:
+    """Yield the lines of a file that are not empty; raises InvalidRequest if it cannot be read."""
+    if file == STDIN:
+        yield from (line for line in sys.stdin.buffer if line.strip())
+        return
+    try:
+        with Path(file).open("rb") as opened:
+            yield from (line for line in opened if line.strip())
+    except (OSError, ValueError) as error:
+        raise InvalidRequest(f"{file!r} cannot be read: {error}", found=file) from error
+
+
+def rows_of(received: Received) -> list[VerdictOut]:
+    """Return all verdicts in order of their places, the instances that are gone last."""
+    rows = [
+        VerdictOut(place=each.place or None, verdict=kind, about=each.about, reason=each.reason, changed=each.changed)
+        for kind in KINDS
+        for each in getattr(received, kind)
+    ]
+    return sorted(rows, key=lambda row: (row.place is None, row.place or 0, row.about))
+
+
+def line_of(row: VerdictOut) -> str:
+    """Return one verdict as a line."""
+    place = f"{row.place}: " if row.place is not None else ""
+    if row.verdict == "gone":
+        return f"{phrases.clean(row.about)}: deleted, it is not in the complete listing"
+    done = "" if row.changed or row.verdict != "accepted" else " (nothing changed)"
+    reason = f": {phrases.clean(row.reason)}" if row.reason else ""
+    return f"{place}{phrases.clean(row.about)} is {row.verdict}{reason}{done}"
