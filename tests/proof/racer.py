@@ -1,6 +1,6 @@
 """A process of the races: `python racer.py LEDGER FOLDER MODE [TURNS]`. It says `ready`, waits for a line, then claims and releases.
 
-Modes: `race` claims one CPU at a time and marks it in FOLDER, where a second holder of the same CPU would be seen; `write` says each
+Modes: `open`, `confirm_move`, `revert_move` and `delete` say that once of the consumer vm and print what came of it; `race` claims one CPU at a time and marks it in FOLDER, where a second holder of the same CPU would be seen; `write` says each
 answer aloud once it has it and goes on until it is killed; `stop` stops itself (SIGSTOP) inside its write transaction.
 """
 
@@ -14,9 +14,11 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from earmark.core.ledger.commands import Answer
+from earmark.core.ledger.life_commands import LifeAnswer
 from earmark.core.model.ids import ClaimId
 from earmark.core.model.request import Request
 from earmark.core.model.units import MIB
+from earmark.errors import Conflict
 from earmark.stores.sqlite.store import SqliteStore
 from earmark.testing import UNRESERVED, Bench, FaultyStore, GivenClock, GivenHost, GivenProcesses, machine, on
 
@@ -65,6 +67,21 @@ def write(bench: Bench) -> None:
             sys.stdout.flush()
 
 
+def once(bench: Bench, mode: str) -> str:
+    """Say one thing about the consumer vm and return what came of it."""
+    tracker = bench.tracker
+    try:
+        if mode == "open":
+            answer = tracker.open_move("vm", "resize")
+        elif mode == "delete":
+            answer = tracker.delete("vm")
+        else:
+            answer = tracker.confirm_move("vm") if mode == "confirm_move" else tracker.revert_move("vm")
+    except Conflict:
+        return "conflict"
+    return f"{answer.outcome} {answer.changed}" if isinstance(answer, LifeAnswer) else "refused"
+
+
 def main(ledger: Path, folder: Path, mode: str, turns: int) -> None:
     """Do as the mode says."""
     with world(ledger) as (bench, faulty):
@@ -75,6 +92,8 @@ def main(ledger: Path, folder: Path, mode: str, turns: int) -> None:
             race(bench, folder, turns)
         elif mode == "write":
             write(bench)
+        elif mode in ("open", "confirm_move", "revert_move", "delete"):
+            sys.stdout.write(once(bench, mode) + "\n")
         elif mode == "stop":
             faulty.before_commit = lambda: os.kill(os.getpid(), signal.SIGSTOP)
             bench.tracker.hold(ONE, consumer="stopped")
