@@ -99,6 +99,7 @@ ANSWERS: tuple[tuple[str, type[msgspec.Struct]], ...] = (
     ("instance show, instance list (a list of these)", lives.InstanceOut),
     ("move status, move list (a list of these)", lives.MoveOut),
     ("story", lives.StoryOut),
+    ("receive", lives.ReceivedOut),
     ("node list (a list of these)", m.NodeOut),
     ("node set, without KEY=VALUE", NodeSettings),
     ("node providers", m.ProvidersOut),

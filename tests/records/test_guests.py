@@ -8,6 +8,7 @@ from earmark.core.ledger.commands import Answer
 from earmark.core.ledger.figures import figures
 from earmark.core.model.guest import Guest
 from earmark.core.model.ids import ConsumerId, UnitId
+from earmark.core.model.instance import InstanceState
 from earmark.core.model.refusal import Refusal
 from earmark.core.model.request import Request
 from earmark.core.model.units import GIB
@@ -48,8 +49,9 @@ def test_who_never_claimed_is_counted_when_seen() -> None:
         assert world.tracker.guests_seen(home, [guest()], complete=True).changed
         assert (used(world), codes(world)) == ((2, 2, 20), ["foreign"])
         assert not world.tracker.guests_seen(home, [guest()], complete=True).changed
-        for state in ("paused", "deleted"):
-            world.tracker.report("g", state)  # type: ignore[arg-type] - a state, told as a text
+        said: tuple[InstanceState, ...] = ("paused", "deleted")
+        for state in said:
+            world.tracker.report("g", state)
             assert used(world) == (2, 2, 20)
         assert not world.tracker.guests_seen(home, []).changed, "a partial look ends nothing"
         world.tracker.guests_seen(home, [], complete=True)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import msgspec
 import pytest
 
@@ -238,7 +240,7 @@ def test_a_listing_of_an_unknown_node_is_refused_whole() -> None:
 def test_records_that_cannot_be_read_to_the_end_change_nothing() -> None:
     """All is read before the first is carried out: a source that fails in the middle has changed nothing."""
 
-    def source() -> object:
+    def source() -> Iterator[object]:
         yield said()
         raise OSError("the connection was lost")
 
@@ -246,6 +248,6 @@ def test_records_that_cannot_be_read_to_the_end_change_nothing() -> None:
         built(world, "i")
         position = world.store.last_position()
         with pytest.raises(OSError, match="lost"):
-            world.tracker.receive(source())  # type: ignore[arg-type] - an iterator, told as an object
+            world.tracker.receive(source())
         assert world.store.last_position() == position
         assert world.tracker.receive([msgspec.json.encode(said())]).clean
