@@ -5,7 +5,7 @@ Rules of this file: nobody's resources are claimed here; every change is a comma
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING
 
@@ -13,7 +13,7 @@ from earmark.core.ledger import commands as c
 from earmark.core.ledger.state import NodeState
 from earmark.core.model import ids
 from earmark.core.model.claim import Holder
-from earmark.core.model.ids import NodeId
+from earmark.core.model.ids import ConsumerId, NodeId
 from earmark.core.model.node import NodeSettings
 from earmark.core.model.request import Request
 from earmark.drivers.contract import Observation
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from earmark.core.model.finding import Finding
     from earmark.core.model.sample import Sample
     from earmark.core.model.topology import Machine
+    from earmark.tracker.sightings import Look
 
 AUDIT_SOURCE = "audit"
 """The source under which a node remembers what an audit found."""
@@ -68,6 +69,20 @@ class Keeping(Nodes):
         with self._writer.exclusive("observation") as tx:
             tx.put_observation(ids.node_stream(state.node), self.clock.now_ms(), encoded(seen))
         return answer
+
+    def last_look(self, node: str | None = None) -> Look | None:
+        """Return whom the last look at the guests of a node saw there (None: of this machine's node), None if nobody has looked yet."""
+        from earmark.tracker.sightings import last_look  # noqa: PLC0415 - no command that claims needs it
+
+        return last_look(self.store, self.node(node).node)
+
+    def keep_look(self, node: NodeId, seen: Iterable[ConsumerId], *, complete: bool) -> Look:
+        """Keep whom a look at a node's guests saw, beside the ledger: a leg of a move whose guest is seen does not end by time alone."""
+        from earmark.tracker.sightings import keep_look  # noqa: PLC0415 - no command that claims needs it
+
+        self._must_write()
+        with self._writer.exclusive("look") as tx:
+            return keep_look(tx, node, seen, self.clock.now_ms(), complete=complete)
 
     def sample(self) -> Sample:
         """Look at the counters of this machine and keep what they show, for its own node; the oldest kept go.

@@ -272,7 +272,10 @@ class Lives(Keeping):
         return answer
 
     def end_due_moves(self, state: NodeState) -> tuple[MoveId, ...]:
-        """End the moves whose destination leg on a node is due: expired, its holders gone, or finished for the confirm window (M30)."""
+        """End the moves whose destination leg on a node is due: expired, its holders gone, or finished for the confirm window (M30).
+
+        A leg whose guest the node's own driver saw there at its last look ends neither by time nor with its holders.
+        """
         legs = [claim for claim in state.live() if claim.leg == "destination" and claim.move is not None and claim.phase != "draining"]
         if not legs or state.unknown is not None:
             return ()
@@ -282,6 +285,8 @@ class Lives(Keeping):
         ended: list[MoveId] = []
         for claim in legs:
             how: lc.Ending | None = due_leg(claim, frozenset(evidence.gone), frozenset(evidence.alive), now_ms)
+            if how is not None and self._sees_moved(state, claim):
+                continue
             late = window_ms and claim.confirmed_at_ms is not None and now_ms - claim.confirmed_at_ms >= window_ms
             if how is None and late and self.find_move(str(claim.move)).kind in ("resize", "migration"):
                 how = "confirm"
@@ -289,6 +294,15 @@ class Lives(Keeping):
                 self._end_move(str(claim.move), how)
                 ended.append(MoveId(str(claim.move)))
         return tuple(ended)
+
+    def _sees_moved(self, state: NodeState, leg: Claim) -> bool:
+        """Say whether the last look saw the guest of a destination leg; beside its source on one node that would say nothing of this leg."""
+        from earmark.tracker.sightings import last_look  # noqa: PLC0415 - only a leg that is due is looked for
+
+        if any(claim.move == leg.move and claim.leg == "source" for claim in state.live()):
+            return False
+        look = last_look(self.store, state.node)
+        return look is not None and leg.consumer in look.consumers
 
     # --- between two ledgers --------------------------------------------------------------------------------------------------------
 

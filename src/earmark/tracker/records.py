@@ -147,7 +147,9 @@ def guests_seen(tracker: Tracker, node: str, guests: Sequence[Guest], *, complet
     command = c.SeeGuests(
         node=tracker.node(node).node, guests=tuple(guests), claims=tuple(new_claim() for _ in guests), complete=complete
     )  # fmt: skip
-    return tracker.tell(command)
+    answer = tracker.tell(command)
+    tracker.keep_look(command.node, [guest.consumer for guest in guests], complete=complete)
+    return answer
 
 
 # --- judging one record -------------------------------------------------------------------------------------------------------------
