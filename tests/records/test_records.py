@@ -12,7 +12,7 @@ from earmark.core.ledger.figures import figures
 from earmark.core.model.ids import NodeId
 from earmark.core.model.record import InstanceRecord, MoveRecord
 from earmark.core.model.refusal import Refusal
-from earmark.core.model.request import Request
+from earmark.core.model.request import DeviceRequest, Request
 from earmark.core.model.units import GIB
 from earmark.errors import UnknownNode
 from earmark.testing import UNRESERVED, Bench, bench, machine
@@ -204,13 +204,14 @@ def test_two_records_of_one_batch_that_disagree() -> None:
 @pytest.mark.rule("S24", "L11")
 def test_only_a_complete_listing_ends_what_it_lacks() -> None:
     """A partial listing, a listing of another node and one with an unreadable record end nothing; a complete one frees the device."""
-    one = Request(vcpus=2, memory_bytes=2 * GIB, devices=())
-    with bench(HOST) as world:
-        two(world)
+    one = Request(vcpus=2, memory_bytes=2 * GIB, devices=(DeviceRequest(kind="vf"),))
+    with bench(HOST + " vf:4") as world:
+        world.tracker.register("B", machine=machine(HOST + " vf:4"), settings=UNRESERVED)
         for consumer in ("i", "j", "k"):
             built(world, consumer, one)
         world.tracker.hold(S, consumer="somebody", confirm=True)
         moved(world, "k", None)
+        assert len(figures(world.tracker.node()).devices) == 3
         home = world.tracker.node().name
         listing: list[object] = [InstanceRecord(consumer="j", owner="ann", state="active")]
         assert world.tracker.receive(listing).gone == ()
@@ -221,6 +222,7 @@ def test_only_a_complete_listing_ends_what_it_lacks() -> None:
         received = world.tracker.receive(listing, complete=[home])
         assert [(verdict.about, verdict.changed) for verdict in received.gone] == [("instance i", True)]
         assert (vcpus(world), world.tracker.instance("i").instance.state) == (6, "deleted")
+        assert len(figures(world.tracker.node()).devices) == 2
         both = world.tracker.receive(listing, complete=[home, "B"])
         assert [verdict.about for verdict in both.gone] == ["instance k"], "it was in a move between both"
         assert (vcpus(world), vcpus(world, "B")) == (4, 0)

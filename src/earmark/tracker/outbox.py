@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from earmark.core.ledger.allocations import allocations
 from earmark.core.ledger.state import NodeState
 from earmark.core.model.ids import NodeId
-from earmark.errors import Unavailable
+from earmark.errors import InvalidRecord, LedgerBroken, Unavailable
 from earmark.logs import log
 
 if TYPE_CHECKING:
@@ -70,7 +70,11 @@ class Outbox:
         consumers = self._tracker.instances()
         told = 0
         for node in sorted(changed):
-            state: NodeState = self._tracker.node(node)
+            try:
+                state: NodeState = self._tracker.node(node)
+            except (InvalidRecord, LedgerBroken) as error:  # the audit tells of it; the others are told all the same
+                log("report.skipped", level="error", reporter=self._reporter.name, node=node, code=error.code)
+                continue
             self._reporter.tell(node, allocations([state], consumers))
             told += 1
         return told
