@@ -9,6 +9,7 @@ import pytest
 
 from earmark.core.ledger.commands import Answer
 from earmark.core.ledger.figures import figures
+from earmark.core.model.claim import Holder
 from earmark.core.model.guest import GUESTS_MAX, Guest
 from earmark.core.model.ids import ConsumerId
 from earmark.core.model.instance import MoveKind
@@ -31,11 +32,13 @@ def seen(*names: str) -> list[Guest]:
     return [Guest(consumer=ConsumerId(name), vcpus=2, memory_bytes=2 * GIB, disk_bytes=20 * GIB) for name in names]
 
 
-def moving(world: Bench, kind: MoveKind = "live_migration", to: str | None = "B", request: Request | None = None, **more: object) -> str:
+def moving(
+    world: Bench, kind: MoveKind = "live_migration", to: str | None = "B", request: Request | None = None, holders: Sequence[Holder] = ()
+) -> str:
     """Build i on the first node, begin to move it with a deadline, and return the move's id."""
     world.tracker.register("B", machine=machine(HOST), settings=UNRESERVED)
     assert isinstance(world.tracker.hold(S, consumer="i", confirm=True), Answer)
-    answer = world.tracker.open_move("i", kind, to=to, request=request, ttl_ms=TTL_MS, **more)  # type: ignore[arg-type] - as given by the test
+    answer = world.tracker.open_move("i", kind, to=to, request=request, ttl_ms=TTL_MS, holders=holders)
     assert not isinstance(answer, Refusal)
     assert answer.move is not None
     return answer.move.id
