@@ -9,13 +9,14 @@ import pytest
 
 from earmark.core.ledger.commands import Answer
 from earmark.core.ledger.figures import figures
-from earmark.core.model.ids import NodeId
+from earmark.core.model.ids import ConsumerId, NodeId
 from earmark.core.model.record import InstanceRecord, MoveRecord
 from earmark.core.model.refusal import Refusal
 from earmark.core.model.request import DeviceRequest, Request
 from earmark.core.model.units import GIB
-from earmark.errors import UnknownNode
-from earmark.testing import UNRESERVED, Bench, bench, machine
+from earmark.errors import LedgerUnavailable, UnknownNode
+from earmark.stores.memory import MemoryStore
+from earmark.testing import UNRESERVED, Bench, FaultyStore, bench, machine
 
 S = Request(vcpus=2, memory_bytes=2 * GIB, disk_bytes=20 * GIB)
 L = Request(vcpus=4, memory_bytes=4 * GIB, disk_bytes=40 * GIB)
@@ -253,3 +254,32 @@ def test_records_that_cannot_be_read_to_the_end_change_nothing() -> None:
             world.tracker.receive(source())
         assert world.store.last_position() == position
         assert world.tracker.receive([msgspec.json.encode(said())]).clean
+
+
+class Unreadable(FaultyStore):
+    """A store whose claims cannot be looked up after some look-ups."""
+
+    left = 1 << 30
+
+    def claims_of(self, consumer: ConsumerId) -> object:
+        """Return the claims of a consumer, as long as reading works."""
+        self.left -= 1
+        if self.left < 0:
+            raise LedgerUnavailable("the disk does not answer")
+        return self.inner.claims_of(consumer)
+
+
+@pytest.mark.rule("S46", "W0")
+def test_a_ledger_that_cannot_be_read_half_way_changes_nothing() -> None:
+    """Where reading fails at the second record, the first is not carried out either, and the same records are right later."""
+    store = Unreadable(MemoryStore())
+    with bench(HOST, store=store.as_store()) as world:
+        for consumer in ("i", "j"):
+            built(world, consumer)
+        position = world.store.last_position()
+        store.left = 1
+        with pytest.raises(LedgerUnavailable):
+            world.tracker.receive([said("i"), said("j")], complete=[world.tracker.home])
+        assert world.store.last_position() == position
+        store.left = 1 << 30
+        assert world.tracker.receive([said("i"), said("j")], complete=[world.tracker.home]).clean

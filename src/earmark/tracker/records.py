@@ -37,7 +37,7 @@ from earmark.tracker.work import encoded
 if TYPE_CHECKING:
     from earmark.tracker.tracker import Tracker
 
-Kind = Literal["accepted", "stale", "contradictory", "unknown", "invalid"]
+Kind = Literal["accepted", "stale", "contradictory", "unknown", "invalid", "gone"]
 ENDINGS: Mapping[str, str] = {
     "confirmed": "confirm", "completed": "confirm", "done": "confirm", "reverted": "revert", "failed": "abort", "cancelled": "abort",
     "aborted": "abort",
@@ -129,13 +129,13 @@ def receive(
         kind, done = _carried_out(place, each)
         verdicts.setdefault(kind, []).append(done)
     for consumer in leaving:
-        answer = tracker.delete(consumer, reason="it is not in a complete listing of its node")
-        verdicts.setdefault("gone", []).append(
-            Verdict(place=0, about=f"instance {_shown(consumer)}", changed=answer.changed, reason=answer.message)
-        )
+        kind, done = _carried_out(0, Judged("gone", f"instance {_shown(consumer)}", act=_deletion(tracker, consumer)))
+        verdicts.setdefault(kind, []).append(done)
     if not (lacking and looked_at):
         for node, seen in guests.items():
-            guests_seen(tracker, node, tuple(seen.values()), complete=node in looked_at)
+            look = Judged("accepted", f"guests on {node}", act=_look(tracker, node, tuple(seen.values()), complete=node in looked_at))
+            kind, done = _carried_out(0, look)
+            verdicts.setdefault(kind, []).extend([] if kind == "accepted" else [done])
     found = {kind: tuple(each) for kind, each in verdicts.items()}
     return msgspec.structs.replace(Received(listing=lacking if listed or looked_at else ""), **found)
 
@@ -356,6 +356,22 @@ def _carried_out(place: int, judged: Judged) -> tuple[Kind, Verdict]:
     except EarmarkError as error:
         return "contradictory", Verdict(place=place, about=judged.about, reason=_shown(error.message))
     return judged.kind, Verdict(place=place, about=judged.about, reason=message, changed=changed)
+
+
+def _deletion(tracker: Tracker, consumer: ConsumerId) -> Callable[[], tuple[bool, str]]:
+    def act() -> tuple[bool, str]:
+        answer = tracker.delete(consumer, reason="it is not in a complete listing of its node")
+        return answer.changed, answer.message
+
+    return act
+
+
+def _look(tracker: Tracker, node: NodeId, guests: tuple[Guest, ...], *, complete: bool) -> Callable[[], tuple[bool, str]]:
+    def act() -> tuple[bool, str]:
+        answer = guests_seen(tracker, node, guests, complete=complete)
+        return answer.changed, answer.message
+
+    return act
 
 
 def _lacking(tracker: Tracker, known: Known, listed: Sequence[NodeId], mentioned: set[ConsumerId]) -> tuple[ConsumerId, ...]:
