@@ -20,6 +20,7 @@ from earmark.core.ledger.codec import open_envelope
 from earmark.core.ledger.consumer import encode_consumer
 from earmark.core.ledger.state import encode_image
 from earmark.core.model.claim import Holder
+from earmark.core.model.finding import Finding
 from earmark.core.model.grant import AmountRow, Grant, GrantCell, Pin, UnitRow
 from earmark.core.model.ids import ClaimId, ConsumerId, MoveId, NodeId, Owner, PoolId, ResourceClass, Trait, UnitId, cpu_unit, node_stream
 from earmark.core.model.instance import MoveKind
@@ -162,6 +163,8 @@ def record() -> Recorder:
     r.say(c.RetireNode(node=NODE_TWO, reason="sold"))
     r.say(c.RestoreNode(node=NODE_TWO, reason="bought again"))
     r.say(c.HostNode(node=NODE_TWO, host="host-2", reason="another controller"))
+    found = Finding(code="foreign", severity="warning", detail="a guest that nobody claimed", node=NODE_TWO)
+    r.say(c.RecordFindings(node=NODE_TWO, source="audit", findings=(found,)))
     r.say(c.ProvideNode(node=NODE_TWO, provided=Provided(inventories=(LICENCES,), traits=(Trait("CUSTOM_TRAIT"),))))
     return r
 

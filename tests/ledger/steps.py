@@ -28,6 +28,7 @@ from earmark.core.ledger.moves import Fate
 from earmark.core.ledger.rows import ClaimClosed, ClaimOpened, PurposeChanged, row_change
 from earmark.core.ledger.state import NodeState
 from earmark.core.model.claim import Claim, Holder
+from earmark.core.model.finding import Finding
 from earmark.core.model.grant import AmountRow, Grant, UnitRow
 from earmark.core.model.ids import ClaimId, ConsumerId, MoveId, Owner, PoolId, ResourceClass, StreamId, Trait, UnitId, cpu_unit, node_stream
 from earmark.core.model.instance import MoveKind
@@ -214,6 +215,9 @@ def _node_command(rnd: Random, state: NodeState, now_ms: int) -> c.Command:
                 c.ReturnNode(node=NODE_ONE, reason="up again"), c.RestoreNode(node=NODE_ONE),
             )
         )  # fmt: skip
+    if kind == 9 and rnd.random() < 0.5:
+        found = Finding(code="foreign", severity="warning", detail="a guest that nobody claimed", node=NODE_ONE)
+        return c.RecordFindings(node=NODE_ONE, source="audit", findings=rnd.choice(((), (found,))))
     if kind == 9:
         return c.ProvideNode(node=NODE_ONE, provided=rnd.choice((Provided(), Provided(traits=(Trait("CUSTOM_TRAIT"),)))))
     if kind == 0:

@@ -7,190 +7,39 @@ nothing of grants but which claim was granted; after every step the whole ledger
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, field
-from random import Random
-from typing import Any, NamedTuple
+from typing import Any
 
-from msgspec.structs import replace as with_fields
+from tests.proof.lives_opinion import (
+    CONSUMERS,
+    GRACE_MS,
+    HOLD_MS,
+    KINDS,
+    OUTCOMES,
+    PIDS,
+    REPLAY_EVERY,
+    REQUESTS,
+    STATES,
+    WINDOW_MS,
+    Held,
+    Moving,
+    books,
+)
+from tests.proof.lives_told import Told
 
-from earmark.core.ledger.commands import Answer, ConfigureNode, ObserveMachine, RegisterNode
+from earmark.core.ledger.commands import Answer
 from earmark.core.ledger.life_commands import LifeAnswer
 from earmark.core.ledger.state import NodeState
-from earmark.core.model.ids import MEMORY, VCPU, ClaimId, NodeId, PoolId, StreamId, consumer_stream, node_stream
-from earmark.core.model.instance import FREEING, InstanceState, Move, MoveKind
+from earmark.core.model.ids import ClaimId, StreamId, consumer_stream, node_stream
+from earmark.core.model.instance import FREEING, Move
 from earmark.core.model.refusal import Refusal
-from earmark.core.model.request import DeviceRequest, Request
-from earmark.core.model.units import GIB, KIB, MIB
-from earmark.errors import Conflict, EarmarkError, InvalidRequest, LedgerUnavailable, UnknownClaim, UnknownMove
-from earmark.stores.contract import Store
-from earmark.testing import UNRESERVED, FaultyStore, GivenClock, GivenHost, GivenProcesses, assert_sound, machine, on
+from earmark.core.model.request import Request
+from earmark.errors import Conflict, InvalidRequest, UnknownClaim
+from earmark.testing import assert_sound
 from earmark.tracker.history import State, judged
-from earmark.tracker.leases import Leases
-from earmark.tracker.tracker import Tracker
-from earmark.tracker.writer import Writer
-
-GRACE_MS = 60_000
-HOLD_MS = 600_000
-WINDOW_MS = 900_000
-REPLAY_EVERY = 25
-"""Steps after which the auditor folds the whole ledger anew; after each of the others it looks at the states as they are published."""
-PIDS = range(101, 107)
-CONSUMERS = tuple(f"vm{number}" for number in range(5))
-SHAPES = {"n1": "2x4c 16G 2M:512 vf:4 disk:200G", "plain": "8c 16G disk:200G", "tiny": "3c 4G disk:60G"}
-SETTINGS = with_fields(
-    UNRESERVED, allow_resize_to_same_host=True, allow_migrate_to_same_host=True, resize_confirm_window_s=WINDOW_MS // 1000,
-    live_migratable_kinds=("vf",),
-)  # fmt: skip
-PLAIN = with_fields(UNRESERVED, cpu_allocation_ratio=2000, allow_migrate_to_same_host=True)
-REQUESTS = (
-    Request(vcpus=1, memory_bytes=GIB, disk_bytes=10 * GIB),
-    Request(vcpus=2, memory_bytes=2 * GIB, disk_bytes=20 * GIB + 512 * MIB),
-    Request(vcpus=1, cpu_policy="dedicated", memory_bytes=GIB),
-    Request(vcpus=2, cpu_policy="dedicated", memory_bytes=2 * GIB, disk_bytes=5 * GIB),
-    Request(vcpus=1, memory_bytes=256 * MIB, page_kib=2048),
-    Request(vcpus=1, memory_bytes=GIB, devices=(DeviceRequest(kind="vf"),)),
-    Request(vcpus=2, cpu_policy="dedicated", memory_bytes=GIB, devices=(DeviceRequest(kind="vf", count=2),)),
-    Request(vcpus=2, memory_bytes=GIB, devices=(DeviceRequest(kind="vf"),)),
-    Request(vcpus=9, memory_bytes=GIB),
-)
-STATES: tuple[InstanceState, ...] = (
-    "building", "active", "paused", "suspended", "stopped", "rescued", "resized", "error", "shelved", "soft_deleted", "shelved_offloaded",
-    "deleted",
-)  # fmt: skip
-KINDS: tuple[MoveKind, ...] = ("resize", "resize", "migration", "live_migration", "evacuation")
-OUTCOMES = {"confirm": "confirmed", "revert": "reverted", "abort": "aborted", "expire": "expired"}
 
 
-class Died(BaseException):
-    """The program dies here."""
-
-
-class Books(NamedTuple):
-    """What a node gives out: vCPUs and dedicated CPUs, bytes of memory and of disk, devices."""
-
-    cpus: int = 0
-    memory: int = 0
-    disk: int = 0
-    devices: int = 0
-
-    def plus(self, other: Books) -> Books:
-        """Return the sum."""
-        return Books(*(one + two for one, two in zip(self, other, strict=True)))
-
-
-def asked(request: Request, named: int = 0) -> Books:
-    """Return what a request takes wherever it is granted, less the devices that stay with another claim."""
-    return Books(request.vcpus, request.memory_bytes, request.disk_bytes, sum(device.count for device in request.devices) - named)
-
-
-def books(state: NodeState) -> Books:
-    """Return what a node says that is used."""
-    free = state.free
-    devices = sum(not slot.startswith("cpu:") for slot in free.slots)
-    pages = sum(amount * int(pool.rsplit(":", 1)[1]) * KIB for pool, amount in free.used.items() if pool.startswith("pages:"))
-    shared = sum(amount for pool, amount in free.used.items() if pool == VCPU or pool.startswith(f"{VCPU}:"))
-    return Books(shared + free.taken_cpus.bit_count(), free.used.get(MEMORY, 0) + pages, free.used.get(PoolId("disk:root"), 0), devices)
-
-
-@dataclass
-class Held:
-    """What is believed of one claim that lives."""
-
-    node: str
-    consumer: str
-    request: Request
-    purpose: str
-    phase: str = "held"
-    deadline_ms: int | None = None
-    holders: tuple[int, ...] = ()
-    move: str | None = None
-    leg: str | None = None
-    named: int = 0
-    passed: int = 0
-    since_ms: int = 0
-    confirmed_ms: int | None = None
-    cause: str | None = None
-
-    @property
-    def books(self) -> Books:
-        """What it holds now."""
-        return asked(self.request, self.named + self.passed)
-
-
-@dataclass
-class Moving:
-    """What is believed of a move: pairs of source and destination claims, the main one first; `outcome` None while it is open."""
-
-    consumer: str
-    kind: MoveKind
-    pairs: list[tuple[str, str]]
-    target: str
-    outcome: str | None = None
-
-
-@dataclass
-class Opinion:
-    """All that is believed of the ledger."""
-
-    live: dict[str, Held] = field(default_factory=dict)
-    ended: dict[str, str] = field(default_factory=dict)
-    kept: dict[str, Held] = field(default_factory=dict)
-    known: dict[str, tuple[str, str | None]] = field(default_factory=dict)
-    moves: dict[str, Moving] = field(default_factory=dict)
-    closed: set[str] = field(default_factory=set)
-    retired: set[str] = field(default_factory=set)
-
-    def of(self, consumer: str) -> dict[str, Held]:
-        """Return the live claims of a consumer, by id."""
-        return {key: claim for key, claim in sorted(self.live.items()) if claim.consumer == consumer}
-
-    def main(self, consumer: str) -> str | None:
-        """Return the claim that a move of the consumer would leave."""
-        return next((key for key, claim in self.of(consumer).items() if claim.purpose == "main" and claim.phase != "draining"), None)
-
-    def open_move(self, consumer: str) -> str | None:
-        """Return the open move of a consumer."""
-        return next((key for key, move in self.moves.items() if move.consumer == consumer and move.outcome is None), None)
-
-    def used(self, node: str) -> Books:
-        """Return the sum of all that is held and kept on a node (I1)."""
-        total = Books()
-        for claim in (*self.live.values(), *self.kept.values()):
-            if claim.node == node:
-                total = total.plus(claim.books)
-        return total
-
-
-class Walk:
+class Walk(Told):
     """One life of three nodes, made from a seed; `trace` says what was done."""
-
-    def __init__(self, seed: int, store: Store) -> None:
-        self.seed = seed
-        self.rnd = Random(seed)  # noqa: S311 - a test case, not a secret
-        self.store = store
-        self.faulty = FaultyStore(store)
-        self.clock, self.processes = GivenClock(), GivenProcesses()
-        self.host = GivenHost(machine(SHAPES["n1"]))
-        self.world = on(self.faulty.as_store(), self.host, self.clock, self.processes, SETTINGS)
-        self.ids: dict[str, NodeId] = {"n1": self.world.tracker.home}
-        for number, name in enumerate(("plain", "tiny"), 2):
-            self.ids[name] = NodeId(f"00000000-0000-4000-8000-{number:012d}")
-            for command in (
-                RegisterNode(node=self.ids[name], name=name),
-                ObserveMachine(node=self.ids[name], machine=machine(SHAPES[name])),
-                ConfigureNode(node=self.ids[name], settings=PLAIN),
-            ):
-                self.world.tracker._writer.submit(command)
-        self.opinion = Opinion()
-        self.number = 0
-        self.steps = 0
-        self.trace: list[str] = []
-        self.serials: dict[str, int] = {}
-
-    @property
-    def tracker(self) -> Any:
-        """The tracker that is open now."""
-        return self.world.tracker
 
     # --- walking --------------------------------------------------------------------------------------------------------------------
 
@@ -211,76 +60,6 @@ class Walk:
         self.trace.append(act.__name__)
         act(self)
         self.check()
-
-    def said(self, text: str) -> None:
-        """Write down what a step does."""
-        self.trace[-1] += " " + text
-
-    # --- saying it to the tracker ---------------------------------------------------------------------------------------------------
-
-    def say(self, command: Callable[[], Any]) -> tuple[Any, bool]:
-        """Say a command whose commit may fail or kill the program, then again; returns its answer or error, and whether it is the first one."""
-        fault = self.rnd.choices(("", "before", "after"), (8, 1, 1))[0]
-        if not fault:
-            return self.answer(command), True
-        before = self.heads()
-        dies = self.rnd.random() < 0.4
-        self.said(f"[{'dies' if dies else 'fails'} {fault} the commit]")
-
-        def strike() -> None:
-            self.faulty.before_commit = self.faulty.after_commit = int
-            if dies:
-                raise Died
-            raise LedgerUnavailable("the disk fails in this test")
-
-        if fault == "before":
-            self.faulty.before_commit = strike
-        else:
-            self.faulty.after_commit = strike
-        struck = False
-        found: Any = None
-        try:
-            found = self.answer(command, (LedgerUnavailable,))
-        except Died:
-            struck = True
-            self.begin_anew()
-        struck = struck or isinstance(found, LedgerUnavailable)
-        self.faulty.before_commit = self.faulty.after_commit = int
-        if not struck:
-            return found, True
-        first = self.heads() == before
-        assert first or fault == "after", "a commit that failed has changed something"
-        return self.answer(command), first
-
-    def begin_anew(self) -> None:
-        """Let another program open the ledger, which knows nothing but that."""
-        self.faulty = FaultyStore(self.store)
-        store = self.faulty.as_store()
-        old = self.tracker
-        writer = Writer(store, self.clock, actor="tester", epoch=1, boot_id=self.host.boot, timeout_s=10.0)
-        tracker = Tracker(store, writer, Leases(self.processes), self.host, self.clock, home=old.home, terms=old.terms, monitor=self.host)
-        self.world = self.world._replace(tracker=tracker, store=store)
-
-    def answer(self, command: Callable[[], Any], more: tuple[type[EarmarkError], ...] = ()) -> Any:
-        """Return the answer, or the error that is an answer too."""
-        try:
-            return command()
-        except EarmarkError as error:
-            if not isinstance(error, (Conflict, InvalidRequest, UnknownClaim, UnknownMove, *more)):
-                raise
-            return error
-
-    def heads(self) -> dict[str, int]:
-        """Return how far each stream is."""
-        return {stream: head.sequence for stream, head in self.store.heads().items()}
-
-    def unchanged(self, command: Callable[[], Any]) -> Any:
-        """Say something that is so already: an answer that changes nothing (I4)."""
-        before = self.heads()
-        found = self.answer(command)
-        assert self.heads() == before
-        assert not getattr(found, "changed", False)
-        return found
 
     # --- time -----------------------------------------------------------------------------------------------------------------------
 
