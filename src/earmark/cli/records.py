@@ -38,9 +38,9 @@ KINDS = ("accepted", "stale", "contradictory", "unknown", "invalid", "gone")
 @click.option("--apply", is_flag=True, help="Confirm, revert or abort an open move whose record says so.")
 @click.pass_obj
 def receive(session: Session, *, file: str, complete: tuple[str, ...], all_guests: tuple[str, ...], apply: bool) -> int:
-    """Compare records of a compute service with the ledger, one JSON object a line (- for standard input).
+    """Compare what a compute service says with the ledger.
 
-    Each line gets a verdict. What is stale, contradictory, unknown or invalid changes nothing and stops no other; the exit code is 1 then.
+    FILE has one record a line, each a JSON object (- for standard input). Each line gets a verdict. What is stale, contradictory, unknown or invalid changes nothing and stops no other; the exit code is 1 then.
     """
     received = session.tracker.receive(lines_of(file), complete=complete, all_guests=all_guests, apply=apply)
     rows = rows_of(received)
