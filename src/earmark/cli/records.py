@@ -33,7 +33,9 @@ KINDS = ("accepted", "stale", "contradictory", "unknown", "invalid", "gone")
     ),
 )
 @click.argument("file", metavar="FILE")
-@click.option("--complete", multiple=True, metavar="NODE", help="FILE lists all instances of NODE: one that is missing is deleted; repeatable.")
+@click.option(
+    "--complete", multiple=True, metavar="NODE", help="FILE lists all instances of NODE: one that is missing is deleted; repeatable."
+)
 @click.option("--all-guests", multiple=True, metavar="NODE", help="FILE lists all guests seen on NODE; repeatable.")
 @click.option("--apply", is_flag=True, help="Confirm, revert or abort an open move whose record says so.")
 @click.pass_obj
