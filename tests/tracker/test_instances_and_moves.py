@@ -513,3 +513,15 @@ def test_a_pinned_revert_beside_a_competitor() -> None:
         other = built(world, "y", small)
         assert set(other.grant.cpus).isdisjoint(first.grant.cpus)
         assert here(world) == (4, 4096, 40)
+
+
+def test_a_late_release_by_the_consumers_name_is_answered() -> None:
+    """Release, abort and detach of what has ended change nothing and say so; a name that never was is unknown."""
+    with bench(HOST) as world:
+        built(world)
+        assert world.tracker.release("i").changed
+        for late in (world.tracker.release, world.tracker.abort):
+            answer = late("i")
+            assert (answer.changed, answer.cause) == (False, "released")
+        with pytest.raises(UnknownClaim):
+            world.tracker.release("nobody")

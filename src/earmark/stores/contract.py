@@ -119,6 +119,9 @@ class Reader(Protocol):
     def claims_of(self, consumer: ConsumerId) -> Sequence[ClaimRow]:
         """Return the open claims of a consumer, whatever their purpose, by id."""
 
+    def ended_claim(self, consumer: ConsumerId) -> ClaimRow | None:
+        """Return one claim of a consumer that has ended, None if it never had one; looks through all claims: for what comes late."""
+
     def move(self, move: MoveId) -> StreamId | None:
         """Return the stream of the consumer whose move this is, None if it never was."""
 

@@ -128,6 +128,11 @@ class Delegating(ABC):
         with self._view() as view:
             return view.claims_of(consumer)
 
+    def ended_claim(self, consumer: ConsumerId) -> ClaimRow | None:
+        """Return one claim of a consumer that has ended, None if it never had one; looks through all claims: for what comes late."""
+        with self._view() as view:
+            return view.ended_claim(consumer)
+
     def move(self, move: MoveId) -> StreamId | None:
         """Return the stream of the consumer whose move this is, None if it never was."""
         with self._view() as view:

@@ -136,6 +136,12 @@ class MemoryReader:
         found = ledger.others.get(consumer, frozenset()) | (frozenset() if main is None else {main})
         return [ledger.claims[claim] for claim in sorted(found)]
 
+    def ended_claim(self, consumer: ConsumerId) -> ClaimRow | None:
+        """Return one claim of a consumer that has ended, None if it never had one; looks through all claims: for what comes late."""
+        claims = self._now().claims
+        ended = [row for row in claims.values() if row.consumer == consumer and row.cause is not None]
+        return min(ended, default=None)
+
     def move(self, move: MoveId) -> StreamId | None:
         """Return the stream of the consumer whose move this is, None if it never was."""
         return self._now().moves.get(move)

@@ -113,7 +113,10 @@ class Questions:
         return self._known(named[0])
 
     def find(self, text: str) -> ClaimRow:
-        """Return the row of a claim named by id, by the unique beginning of one, or by its consumer; raises UnknownClaim."""
+        """Return the row of a claim named by id, by the unique beginning of one, or by its consumer; raises UnknownClaim.
+
+        A consumer that holds nothing any more is known by a claim that has ended, so that a late command is answered.
+        """
         self._own()
         if not text or not text.isprintable():
             raise UnknownClaim(f"{text!r} is neither a claim nor a consumer", found=text)
@@ -123,6 +126,8 @@ class Questions:
         rows = self.store.claims_like(text, 3) if text.startswith("c-") else ()
         if len(rows) > 1:
             raise UnknownClaim(f"{text!r} begins several claims: {', '.join(row.claim for row in rows)}…", found=text)
+        if not rows and (ended := self.store.ended_claim(ConsumerId(text))) is not None:
+            return ended
         if not rows:
             raise UnknownClaim(f"no claim {text!r} and no consumer of that name is in {self.store.name}", found=text)
         return rows[0]

@@ -46,6 +46,7 @@ CLAIM_BY_ID = f"{CLAIM} WHERE c.claim = ?"
 CLAIMS_LIKE = f"{CLAIM} WHERE c.claim >= ? AND c.claim < ? ORDER BY c.claim LIMIT ?"
 MAIN_CLAIM = f"{CLAIM} WHERE c.consumer = ? AND c.purpose = 'main' AND c.cause IS NULL"
 CLAIMS_OF = f"{MAIN_CLAIM} UNION ALL {CLAIM} WHERE c.consumer = ? AND c.purpose <> 'main' AND c.cause IS NULL"
+ENDED_CLAIM = f"{CLAIM} WHERE c.consumer = ? AND c.cause IS NOT NULL ORDER BY c.claim LIMIT 1"
 MOVE = "SELECT s.name FROM moves AS m JOIN streams AS s ON s.number = m.stream WHERE m.move = ?"
 SLOTS = "SELECT slot, claim, unit FROM slots WHERE stream = (SELECT number FROM streams WHERE name = ?) ORDER BY slot"
 ANSWER = "SELECT digest, answer, at_ms FROM answers WHERE owner = ? AND key = ?"
@@ -152,6 +153,11 @@ class SqliteReader:
     def claims_of(self, consumer: ConsumerId) -> Sequence[ClaimRow]:
         """Return the open claims of a consumer, whatever their purpose, by id."""
         return sorted(ClaimRow(*row) for row in self._rows(CLAIMS_OF, (consumer, consumer)))
+
+    def ended_claim(self, consumer: ConsumerId) -> ClaimRow | None:
+        """Return one claim of a consumer that has ended, None if it never had one; looks through all claims: for what comes late."""
+        rows = self._rows(ENDED_CLAIM, (consumer,))
+        return ClaimRow(*rows[0]) if rows else None
 
     def move(self, move: MoveId) -> StreamId | None:
         """Return the stream of the consumer whose move this is, None if it never was."""
