@@ -45,7 +45,10 @@ def test_each_line_gets_a_verdict(tmp_path: Path) -> None:
         assert "3: instance ghost is unknown" in told.stdout
         assert "\x1b" not in told.stdout
         home = world.tracker.node().name
-        found = run(world, "receive", "-", "--complete", home, "--json", stdin=line("i", "paused"))
+        told = run(world, "receive", "-", "--complete", home, stdin=line("i", "paused"))
+        assert (told.exit_code, len(world.tracker.claims_of("j"))) == (1, 1)
+        assert "instance j: not deleted" in told.stdout
+        found = run(world, "receive", "-", "--complete", home, "--apply", "--json", stdin=line("i", "paused"))
         assert found.exit_code == 0, found.output
         verdicts = [(row["verdict"], row["about"]) for row in json.loads(found.stdout)["verdicts"]]
         assert verdicts == [("accepted", "instance i"), ("gone", "instance j")]

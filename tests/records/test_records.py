@@ -149,13 +149,16 @@ def test_a_word_moves_no_leg_unless_an_ending_is_asked_for() -> None:
     with bench(HOST) as world:
         two(world)
         built(world, "i")
-        for word, left in (("failed", (2, 0)), ("reverted", (2, 0)), ("confirmed", (0, 4))):
+        for word, left in (("aborted", (2, 0)), ("reverted", (2, 0)), ("confirmed", (0, 4))):
             move = moved(world, "i")
             record = {"record": "move", "move": move, "consumer": "i", "status": word}
             for same in ("error", "accepted"):
                 assert world.tracker.receive([{**record, "status": same}], apply=True).clean
             for other in (word, "finished", "reverting"):
                 assert len(world.tracker.receive([{**record, "status": other}]).contradictory) == 1
+            for other in ("failed", "cancelled"):
+                assert len(world.tracker.receive([{**record, "status": other}], apply=True).contradictory) == 1
+            assert [finding.code for finding in world.tracker.audit()] == ["move_contradicted"]
             assert (vcpus(world), vcpus(world, "B")) == (2, 4)
             done = world.tracker.receive([record], apply=True)
             assert [verdict.changed for verdict in done.accepted] == [True]
@@ -188,9 +191,9 @@ def test_a_move_record_that_does_not_fit_ends_nothing(more: dict[str, object], k
         built(world, "i")
         built(world, "j")
         record = {"record": "move", "move": moved(world, "i"), "consumer": "i", "status": "confirmed", **more}
-        position = world.store.last_position()
+        before = [world.tracker.claims_of(consumer) for consumer in ("i", "j")]
         assert len(getattr(world.tracker.receive([record], apply=True), kind)) == 1
-        assert world.store.last_position() == position
+        assert [world.tracker.claims_of(consumer) for consumer in ("i", "j")] == before
 
 
 def test_two_records_of_one_batch_that_disagree() -> None:
@@ -220,14 +223,20 @@ def test_only_a_complete_listing_ends_what_it_lacks() -> None:
         broken = world.tracker.receive([*listing, b"?"], complete=[home])
         assert (broken.gone, bool(broken.listing)) == ((), True)
         assert vcpus(world) == 8
-        received = world.tracker.receive(listing, complete=[home])
+        told = world.tracker.receive(listing, complete=[home])
+        assert ([(verdict.about, verdict.changed) for verdict in told.gone], told.clean) == ([("instance i", False)], False)
+        assert vcpus(world) == 8, "it is only told without apply"
+        received = world.tracker.receive(listing, complete=[home], apply=True)
         assert [(verdict.about, verdict.changed) for verdict in received.gone] == [("instance i", True)]
         assert (vcpus(world), world.tracker.instance("i").instance.state) == (6, "deleted")
         assert len(figures(world.tracker.node()).devices) == 2
-        both = world.tracker.receive(listing, complete=[home, "B"])
-        assert [verdict.about for verdict in both.gone] == ["instance k"], "it was in a move between both"
+        both = world.tracker.receive(listing, complete=[home, "B"], apply=True)
+        assert (both.gone, vcpus(world), vcpus(world, "B")) == ((), 6, 2), "k is in a move between both"
+        world.tracker.abort_move("k")
+        last = world.tracker.receive(listing, complete=[home, "B"], apply=True)
+        assert [verdict.about for verdict in last.gone] == ["instance k"]
         assert (vcpus(world), vcpus(world, "B")) == (4, 0)
-        assert world.tracker.receive(listing, complete=[home, "B"]).gone == ()
+        assert world.tracker.receive(listing, complete=[home, "B"], apply=True).gone == ()
 
 
 def test_a_listing_of_an_unknown_node_is_refused_whole() -> None:

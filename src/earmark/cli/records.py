@@ -16,7 +16,7 @@ from earmark.cli.verb import Verb
 from earmark.errors import InvalidRequest
 
 if TYPE_CHECKING:
-    from earmark.tracker.records import Received
+    from earmark.tracker.verdicts import Received
 
 STDIN = "-"
 EXIT_NOT_ALL = 1
@@ -27,17 +27,22 @@ KINDS = ("accepted", "stale", "contradictory", "unknown", "invalid", "gone")
     cls=Verb,
     examples=(
         "earmark receive records.jsonl",
-        "earmark receive listing.jsonl --complete n1",
+        "earmark receive listing.jsonl --complete n1 --apply",
         "earmark receive guests.jsonl --all-guests n1",
         "earmark receive moves.jsonl --apply",
     ),
 )
 @click.argument("file", metavar="FILE")
 @click.option(
-    "--complete", multiple=True, metavar="NODE", help="FILE lists all instances of NODE: one that is missing is deleted; repeatable."
+    "--complete",
+    multiple=True,
+    metavar="NODE",
+    help="FILE lists all instances of NODE: one that is missing is told, with --apply deleted; repeatable.",
 )
 @click.option("--all-guests", multiple=True, metavar="NODE", help="FILE lists all guests seen on NODE; repeatable.")
-@click.option("--apply", is_flag=True, help="Confirm, revert or abort an open move whose record says so.")
+@click.option(
+    "--apply", is_flag=True, help="Delete what a complete listing lacks; confirm, revert or abort an open move whose record says so."
+)
 @click.pass_obj
 def receive(session: Session, *, file: str, complete: tuple[str, ...], all_guests: tuple[str, ...], apply: bool) -> int:
     """Compare what a compute service says with the ledger.
@@ -82,7 +87,8 @@ def line_of(row: VerdictOut) -> str:
     """Return one verdict as a line."""
     place = f"{row.place}: " if row.place is not None else ""
     if row.verdict == "gone":
-        return f"{phrases.clean(row.about)}: deleted, it is not in the complete listing"
+        done = "deleted" if row.changed else "not deleted"
+        return f"{phrases.clean(row.about)}: {done}, it is not in the complete listing" + ("" if row.changed else " (--apply deletes it)")
     done = "" if row.changed or row.verdict != "accepted" else " (nothing changed)"
     reason = f": {phrases.clean(row.reason)}" if row.reason else ""
     return f"{place}{phrases.clean(row.about)} is {row.verdict}{reason}{done}"

@@ -17,7 +17,7 @@ from earmark.errors import EarmarkError, LedgerUnavailable
 from earmark.scenario import steps as s
 from earmark.scenario.laws import heads
 from earmark.scenario.world import ACTOR, Died, World
-from earmark.tracker.records import Received
+from earmark.tracker.verdicts import Received
 
 READS_MAX = 500
 """Reads of the ledger that an audit may need; after so many it is to come to its end."""
@@ -284,7 +284,7 @@ def _record(world: World, step: s.Record) -> Outcome:
 def _listing(world: World, step: s.Listing) -> Outcome:
     """Let the tracker judge a complete listing of a node's instances, all of them active."""
     records = [{"record": "instance", "consumer": each, "owner": ACTOR, "state": "active", "node": step.node} for each in step.consumers]
-    return _judged(world.tracker.receive(records, complete=[step.node]))
+    return _judged(world.tracker.receive(records, complete=[step.node], apply=True))
 
 
 def _judged(received: Received) -> Outcome:

@@ -7,8 +7,9 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from earmark.core.ledger.codec import Head
+from earmark.core.ledger.codec import Head, open_envelope, open_event
 from earmark.core.ledger.consumer import ConsumerState, fold_consumer
+from earmark.core.ledger.events import FindingsChanged
 from earmark.core.ledger.figures import figures
 from earmark.core.ledger.fold import fold
 from earmark.core.ledger.state import NodeState, decode_image, encode_image
@@ -38,6 +39,16 @@ class Tally(NamedTuple):
 def heads(world: World) -> dict[StreamId, Head]:
     """Return where every stream of the ledger ends."""
     return dict(world.book.inner.heads())
+
+
+def grown(world: World, before: dict[StreamId, Head]) -> bool:
+    """Say whether anything came into the ledger since, but findings: what was found to be contradictory is remembered and changes no book."""
+    store = world.book.inner
+    for stream, head in heads(world).items():
+        for stored in store.read(stream, before.get(stream, Head()).sequence) if before.get(stream) != head else ():
+            if not isinstance(open_event(open_envelope(stored.raw)), FindingsChanged):
+                return True
+    return False
 
 
 def tally(state: NodeState) -> Tally:

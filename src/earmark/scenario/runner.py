@@ -19,7 +19,7 @@ from earmark.errors import EarmarkError
 from earmark.scenario import steps as s
 from earmark.scenario.acts import Outcome, act
 from earmark.scenario.checking import Checked, check, units_of
-from earmark.scenario.laws import broken_laws, heads
+from earmark.scenario.laws import broken_laws, grown, heads
 from earmark.scenario.world import Opener, Settle, World, file_ledger, memory_ledger
 
 StoreKind = Literal["memory", "sqlite"]
@@ -95,7 +95,7 @@ def _one(world: World, step: s.Step, findings: Sequence[Finding], *, watched: bo
     outcome = act(world, step)
     wrongs = [*outcome.wrongs]
     denied = outcome.refusal is not None or outcome.error is not None or (outcome.verdict is not None and outcome.verdict[0] != "accepted")
-    if denied and heads(world) != before and not _partial(step):
+    if denied and grown(world, before) and not _partial(step):
         wrongs.append("I5: it was refused and has changed the ledger")
     checked = _result(step, outcome)
     if watched:

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from earmark.core.model.guest import Guest
     from earmark.tracker.building import Attempt
     from earmark.tracker.held import HeldClaim
-    from earmark.tracker.records import Received
+    from earmark.tracker.verdicts import Received
 
 CLAIM_ID_BYTES = 6
 
@@ -208,9 +208,10 @@ class Tracker(Lives):
     ) -> Received:  # fmt: skip
         """Compare records of a compute service (JSON, dicts or structs of core.model.record) with the ledger; every one gets a verdict.
 
-        Accepted states of instances are reported; a move's word moves nothing, unless it is an ending and `apply` is said. `complete`
-        names the nodes of which the records list all instances: one that is missing there is deleted (S24). `all_guests` names those
-        of which they list all guests. Nothing is carried out before all are read; raises UnknownNode and what reading raises.
+        Accepted states of instances are reported. Only with `apply` a move's word moves something, and only one that ends it, and an
+        instance that is missing in a complete listing is deleted (S24): a record `listing`, or all records for the nodes that
+        `complete` names. `all_guests` names the nodes of which they list all guests. What is contradictory is remembered, and audits
+        name it until it is resolved. Nothing is carried out before all are read; raises UnknownNode and what reading raises.
         """
         from earmark.tracker.records import receive  # noqa: PLC0415 - the command line of a claim does not need it
 

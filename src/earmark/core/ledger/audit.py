@@ -14,6 +14,10 @@ from earmark.core.ledger.state import NodeState
 from earmark.core.model.finding import Finding
 from earmark.core.model.ids import ClaimId, ConsumerId, Slot
 
+RECORDS_SOURCE = "records"
+"""The source of the findings that records from outside lead to."""
+MOVE_CONTRADICTED = "move_contradicted"
+
 
 def audit_node(state: NodeState, guard: Sequence[SlotRow] | None = None) -> tuple[Finding, ...]:
     """Return what is wrong with one node's state; `guard` are the store's slot rows to compare with (None: not compared)."""
@@ -125,7 +129,17 @@ def _foreign(state: NodeState) -> list[Finding]:
         for claim in state.live()
         if claim.purpose == "foreign"
     ]  # fmt: skip
-    return [*seen, *state.findings.get("guests", ())]
+    return [*seen, *state.findings.get("guests", ()), *standing(state)]
+
+
+def standing(state: NodeState) -> tuple[Finding, ...]:
+    """Return what records from outside contradict on a node and is not over: with the claim that it speaks of, or with its move."""
+    found = []
+    for each in state.findings.get(RECORDS_SOURCE, ()):
+        claim = state.claims.get(each.claim) if each.claim is not None else None
+        if each.claim is None or (claim is not None and (each.code != MOVE_CONTRADICTED or claim.move is not None)):
+            found.append(each)
+    return tuple(found)
 
 
 def _guard(state: NodeState, guard: Sequence[SlotRow]) -> list[Finding]:

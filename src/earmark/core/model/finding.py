@@ -17,7 +17,8 @@ class Finding(Value, frozen=True):
     """One contradiction or oddity.
 
     `code` is stable: double_grant, index_drift, layout_drift, guard_drift, snapshot_drift, chain, two_mains, no_deadline, no_cause,
-    wrong_node, bad_amount, missing, overage, withdrawn, orphan, stray_leg, move_drift, held_by_deleted, foreign, overlap.
+    wrong_node, bad_amount, missing, overage, withdrawn, orphan, stray_leg, move_drift, held_by_deleted, foreign, overlap,
+    contradicted, move_contradicted, unlisted.
     """
 
     code: str

@@ -13,8 +13,9 @@ from earmark.core.model.guest import Guest
 from earmark.core.model.instance import InstanceState, MoveKind
 from earmark.core.model.value import Value
 
-RECORD_BYTES_MAX = 256 * 1024
-RECORDS_MAX = 1_000_000
+RECORD_BYTES_MAX = 1024 * 1024
+RECORDS_MAX = 100_000
+LISTED_MAX = 65_536
 
 Word = Annotated[str, Meta(min_length=1, max_length=128)]
 Generation = Annotated[int, Meta(ge=1, le=1 << 53)]
@@ -74,4 +75,16 @@ class GuestRecord(Value, frozen=True, tag="guest", tag_field="record"):
     guest: Guest
 
 
-Record = InstanceRecord | MoveRecord | GuestRecord
+class Listing(Value, frozen=True, tag="listing", tag_field="record"):
+    """The instances that a compute service has on a node; `complete`: it has no others there.
+
+    `at_ms` (since the epoch) is when it was read: what was claimed at that time or later is not missing in it.
+    """
+
+    node: Word
+    consumers: Annotated[tuple[Word, ...], Meta(max_length=LISTED_MAX)]
+    complete: bool = False
+    at_ms: Moment | None = None
+
+
+Record = InstanceRecord | MoveRecord | GuestRecord | Listing
