@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, BinaryIO
 
 import click
 
@@ -13,6 +13,7 @@ from earmark.cli import phrases
 from earmark.cli.output_lives import ReceivedOut, VerdictOut
 from earmark.cli.session import Session
 from earmark.cli.verb import Verb
+from earmark.core.model.record import RECORD_BYTES_MAX
 from earmark.errors import InvalidRequest
 
 if TYPE_CHECKING:
@@ -49,8 +50,9 @@ def receive(session: Session, *, file: str, complete: tuple[str, ...], all_guest
 
     FILE has one record a line, each a JSON object (- for standard input). Each line gets a verdict. What is stale, contradictory, unknown or invalid changes nothing and stops no other; the exit code is 1 then.
     """
-    received = session.tracker.receive(lines_of(file), complete=complete, all_guests=all_guests, apply=apply)
-    rows = rows_of(received)
+    numbers: list[int] = []
+    received = session.tracker.receive(lines_of(file, numbers), complete=complete, all_guests=all_guests, apply=apply)
+    rows = rows_of(received, numbers)
     if session.json:
         session.emit(ReceivedOut(verdicts=rows, listing=received.listing or None))
     else:
@@ -61,22 +63,37 @@ def receive(session: Session, *, file: str, complete: tuple[str, ...], all_guest
     return 0 if received.clean else EXIT_NOT_ALL
 
 
-def lines_of(file: str) -> Iterator[bytes]:
-    """Yield the lines of a file that are not empty; raises InvalidRequest if it cannot be read."""
+def lines_of(file: str, numbers: list[int]) -> Iterator[bytes]:
+    """Yield the lines of a file that are not empty, and note the number of each; raises InvalidRequest if it cannot be read."""
     if file == STDIN:
-        yield from (line for line in sys.stdin.buffer if line.strip())
+        yield from numbered(sys.stdin.buffer, numbers)
         return
     try:
         with Path(file).open("rb") as opened:
-            yield from (line for line in opened if line.strip())
+            yield from numbered(opened, numbers)
     except (OSError, ValueError) as error:
         raise InvalidRequest(f"{file!r} cannot be read: {error}", found=file) from error
 
 
-def rows_of(received: Received) -> list[VerdictOut]:
-    """Return all verdicts in order of their places, the instances that are gone last."""
+def numbered(opened: BinaryIO, numbers: list[int]) -> Iterator[bytes]:
+    """Yield the lines that are not empty; of one that is longer than a record may be only so much that it is found to be."""
+    number = 0
+    while line := opened.readline(RECORD_BYTES_MAX + 2):
+        number += 1
+        rest = line
+        while len(rest) > RECORD_BYTES_MAX + 1 and not rest.endswith(b"\n"):
+            rest = opened.readline(RECORD_BYTES_MAX + 2)
+        if line.strip():
+            numbers.append(number)
+            yield line.rstrip(b"\r\n")
+
+
+def rows_of(received: Received, numbers: Sequence[int]) -> list[VerdictOut]:
+    """Return all verdicts in order of their places, which are line numbers, the instances that are gone last."""
     rows = [
-        VerdictOut(place=each.place or None, verdict=kind, about=each.about, reason=each.reason, changed=each.changed)
+        VerdictOut(
+            place=numbers[each.place - 1] if each.place else None, verdict=kind, about=each.about, reason=each.reason, changed=each.changed
+        )
         for kind in KINDS
         for each in getattr(received, kind)
     ]
