@@ -83,9 +83,10 @@ class Walk(Told):
                 continue
             alive = any(self.processes.fates.get(pid, "alive") == "alive" for pid in claim.holders)
             window = self.opinion.moves[claim.move].kind in ("resize", "migration") and node == "n1"
-            if claim.holders and all(map(self.dead, claim.holders)):
+            begun = claim.phase == "held"  # of a finished move it is somebody's decision which side is to stay
+            if begun and claim.holders and all(map(self.dead, claim.holders)):
                 self.believe_ended(claim.move, "abort")
-            elif claim.deadline_ms is not None and now >= claim.deadline_ms and not alive:
+            elif begun and claim.deadline_ms is not None and now >= claim.deadline_ms and not alive:
                 self.believe_ended(claim.move, "expire")
             elif window and claim.confirmed_ms is not None and now - claim.confirmed_ms >= WINDOW_MS:
                 self.believe_ended(claim.move, "confirm")

@@ -525,3 +525,31 @@ def test_a_late_release_by_the_consumers_name_is_answered() -> None:
             assert (answer.changed, answer.cause) == (False, "released")
         with pytest.raises(UnknownClaim):
             world.tracker.release("nobody")
+
+
+@pytest.mark.rule("S17", "W15")
+def test_deaths_end_a_move_only_before_it_is_finished() -> None:
+    """While the destination is being prepared the end of its process aborts the move; a finished one waits for confirm or revert."""
+    with bench(HOST) as world:
+        with_second(world)
+        built(world)
+        for finished, status in ((False, "aborted"), (True, "finished")):
+            pid = 50 + finished
+            move = opened(world.tracker.open_move("i", "migration", to="B", holders=[world.tracker.holder(pid)])).move
+            assert move is not None
+            if finished:
+                world.tracker.finish_move("i")
+            world.processes.fates[pid] = "dead"
+            world.tracker.sweep("B")
+            assert (world.tracker.move_status(move), here(world)) == (status, (2, 2048, 20))
+
+
+def test_devices_of_one_kind_named_in_two_places_are_claimed_anew() -> None:
+    """Which of them would be unchanged cannot be told, so none is taken over."""
+    first = Request(vcpus=1, memory_bytes=GIB, devices=(DeviceRequest(kind="vf"), DeviceRequest(kind="vf")))
+    with bench("1x4c 8G vf:4") as world:
+        built(world, request=first)
+        opened(world.tracker.open_move("i", "resize", request=first))
+        legs = {claim.leg: claim for claim in world.tracker.claims_of("i")}
+        assert legs["destination"].named == ()
+        assert len({row.unit for claim in legs.values() for row in claim.grant.units}) == 4

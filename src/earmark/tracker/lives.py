@@ -290,10 +290,18 @@ class Lives(Keeping):
             late = window_ms and claim.confirmed_at_ms is not None and now_ms - claim.confirmed_at_ms >= window_ms
             if how is None and late and self.find_move(str(claim.move)).kind in ("resize", "migration"):
                 how = "confirm"
-            if how is not None and claim.move not in ended:
-                self._end_move(str(claim.move), how)
+            if how is not None and claim.move not in ended and self._ended(claim, how):
                 ended.append(MoveId(str(claim.move)))
         return tuple(ended)
+
+    def _ended(self, leg: Claim, how: lc.Ending) -> bool:
+        """End the move of a leg that is due; one whose legs contradict each other is logged and holds up no other (W11)."""
+        try:
+            self._end_move(str(leg.move), how)
+        except LedgerBroken as error:
+            log("move.skipped", node=leg.node, move=leg.move, error=error)
+            return False
+        return True
 
     def _sees_moved(self, state: NodeState, leg: Claim) -> bool:
         """Say whether the last look saw the guest of a destination leg; beside its source on one node that would say nothing of this leg."""

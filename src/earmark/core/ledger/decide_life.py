@@ -263,6 +263,8 @@ def _stay(draft: Draft, move: Move, leg: Leg, purpose: Purpose) -> Draft:
 def _finish(draft: Draft, move: Move) -> LifeDecision:
     """Record that the instance runs at the destination: its legs stay without a deadline until somebody confirms or reverts."""
     touched = []
+    if move.destination is None:
+        return draft.decision("opened", "its destination is in another ledger; it is finished there", move=move)
     for pair in move.legs:
         leg = pair.destination
         claim = draft.node(leg.node).claims.get(leg.claim) if leg is not None else None

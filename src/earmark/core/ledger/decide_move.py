@@ -27,7 +27,7 @@ from earmark.core.model.grant import Grant
 from earmark.core.model.ids import MEMORY, VCPU, ClaimId, NodeId, PoolId, UnitId, class_pool, consumer_stream, disk_pool
 from earmark.core.model.instance import Leg, LegPair
 from earmark.core.model.refusal import Reason, ReasonCode, Refusal
-from earmark.core.model.request import Request
+from earmark.core.model.request import DeviceRequest, Request
 from earmark.errors import Conflict, InvalidRequest, UnknownClaim
 
 UNCHANGING = frozenset({"migration", "live_migration", "evacuation"})
@@ -265,8 +265,8 @@ def _pages(size_kib: int | None) -> str:
 def kept_devices(request: Request, here: Claim, state: NodeState) -> tuple[UnitId, ...]:
     """Return the devices of the source leg that a resize on the same node wants unchanged: they stay where they are (W24, S40)."""
     known = state.layout.known if state.layout is not None else {}
-    wanted = {device.kind: device for device in request.devices}
-    had = {device.kind: device for device in here.request.devices}
+    wanted = _once(request)
+    had = _once(here.request)
     kept: list[UnitId] = []
     for kind, device in sorted(wanted.items()):
         before = had.get(kind)
@@ -275,6 +275,12 @@ def kept_devices(request: Request, here: Claim, state: NodeState) -> tuple[UnitI
         held = sorted(row.unit for row in here.grant.units if row.unit in known and known[row.unit].kind == kind)
         kept += held[: device.count]
     return tuple(kept)
+
+
+def _once(request: Request) -> dict[str, DeviceRequest]:
+    """Return the devices of each kind that a request names in one place only: of others it cannot be told which device is whose."""
+    kinds = [device.kind for device in request.devices]
+    return {device.kind: device for device in request.devices if kinds.count(device.kind) == 1}
 
 
 def without_devices(request: Request, named: tuple[UnitId, ...], state: NodeState) -> Request:

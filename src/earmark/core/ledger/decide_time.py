@@ -42,9 +42,10 @@ def due(state: NodeState, command: c.SweepNode, clock_ms: int) -> tuple[e.Event,
 def due_leg(claim: Claim, gone: frozenset[Holder], alive: frozenset[Holder], now_ms: int) -> Literal["expire", "abort"] | None:
     """Return how the move of a destination leg is to end now: expired, or aborted as all its holders are gone; None: it stays.
 
-    A deadline does not end a leg while one of its holders is seen alive; a source leg is never ended so.
+    A deadline does not end a leg while one of its holders is seen alive; a source leg is never ended so, and of a move that was finished
+    nothing: which side the instance is to have is somebody's decision then (S17).
     """
-    if claim.leg != "destination" or claim.move is None or claim.phase == "draining":
+    if claim.leg != "destination" or claim.move is None or claim.phase != "held":
         return None
     if claim.holders and all(holder in gone for holder in claim.holders):
         return "abort"
