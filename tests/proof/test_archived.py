@@ -9,7 +9,7 @@ import pytest
 from tests.ledger.steps import BASE, STREAM, step_of
 from tests.proof.worlds import made
 
-from earmark.core.ledger.state import encode_image
+from earmark.core.ledger.state import NodeState, encode_image
 from earmark.errors import EarmarkError, UnknownNode
 from earmark.stores.contract import Store
 from earmark.stores.memory import MemoryStore
@@ -71,8 +71,8 @@ def test_archiving_is_no_change(stores: tuple[Store, Store], tmp_path: Path, bas
     assert [stored.raw for stored in short.read(STREAM)] == [stored.raw for stored in whole.read(STREAM, base_head.sequence)]
     with whole.reading() as reader, short.reading() as other:
         one, two = replay(reader, STREAM), replay(other, STREAM)
-    assert one is not None
-    assert two is not None
+    assert isinstance(one, NodeState)
+    assert isinstance(two, NodeState)
     assert encode_image(one) == encode_image(two)
     assert list(export_lines(short, archives=files))[1:] == list(export_lines(whole))[1:]
     back = MemoryStore()

@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from tests.ledger.steps import STREAM, random, step_of
 
 from earmark.core.ledger.commands import Answer, Command, HoldClaim
+from earmark.core.ledger.life_commands import LifeAnswer, LifeCommand
 from earmark.core.ledger.state import encode_image
 from earmark.core.model.refusal import Refusal
 from earmark.errors import EarmarkError
@@ -37,9 +38,11 @@ class Twin(NamedTuple):
     clock: GivenClock
     writer: Writer
 
-    def say(self, command: Command, key: Key | None) -> Answer | Refusal | tuple[str, str]:
+    def say(self, command: Command | LifeCommand, key: Key | None) -> Answer | LifeAnswer | Refusal | tuple[str, str]:
         """Carry out a command and return its answer, or its error as code and words."""
         try:
+            if isinstance(command, LifeCommand):
+                return self.writer.submit(command, key=key)
             return self.writer.submit(command, key=key)
         except EarmarkError as error:
             return error.code, error.message
