@@ -7,6 +7,8 @@ a partial look ends nothing. A consumer that claims properly loses its foreign c
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from earmark.core.fit.free import CPU_PREFIX
 from earmark.core.fit.layout import ROOT_DISK
 from earmark.core.ledger import commands as c
@@ -45,12 +47,13 @@ def see_guests(state: NodeState, command: c.SeeGuests, _facts: Facts) -> Decisio
             taken = {slot: holder for slot, holder in taken.items() if holder != claim.id}
             del foreign[consumer]
     overlaps: list[Finding] = []
+    names = {claim.id: claim.consumer for claim in state.claims.values()}
     for guest, new in zip(sorted(command.guests, key=lambda each: each.consumer), command.claims, strict=False):
         if guest.consumer in proper:
             continue
         held = foreign.get(guest.consumer)
         grant, contested = _grant(state, guest, taken, own=held.id if held is not None else None)
-        overlaps += [_overlap(state, guest, unit, holder) for unit, holder in contested]
+        overlaps += [_overlap(state, guest, unit, holder, names.get(holder)) for unit, holder in contested]
         if held is not None and grant != held.grant:  # what it uses is no longer contested, or is there again
             events.append(e.ClaimEnded(**about(held), cause="released", evidence="more of what it uses is free"))
             touched.append(held.id)
@@ -63,8 +66,9 @@ def see_guests(state: NodeState, command: c.SeeGuests, _facts: Facts) -> Decisio
                 )
             )  # fmt: skip
             touched.append(new)
+            names[new] = guest.consumer
             taken |= {slot: new for row in grant.units for slot in row.occupied}
-    known = overlaps if command.complete else [*state.findings.get(GUESTS_SOURCE, ()), *overlaps]
+    known = overlaps if command.complete else [*_others(state, seen), *overlaps]
     remembered = in_order(tuple(known))
     if remembered != state.findings.get(GUESTS_SOURCE, ()):
         events.append(e.FindingsChanged(source=GUESTS_SOURCE, findings=remembered))
@@ -112,10 +116,20 @@ def _grant(state: NodeState, guest: Guest, taken: dict[Slot, ClaimId], own: Clai
     return Grant(units=tuple(rows), amounts=listed), contested
 
 
-def _overlap(state: NodeState, guest: Guest, unit: UnitId, holder: ClaimId) -> Finding:
-    claim = state.claims.get(holder)
-    who: ConsumerId | str = claim.consumer if claim is not None else f"the quarantine of {holder}"
-    detail = f"{guest.consumer} uses {unit}, which {who} holds ({holder})"
+def _others(state: NodeState, seen: Mapping[ConsumerId, Guest]) -> list[Finding]:
+    """Return what is remembered of guests that were not seen now; what is contested of those that were is judged anew."""
+    old = state.findings.get(GUESTS_SOURCE, ())
+    return [each for each in old if not any(each.detail.startswith(_uses(name, each.unit)) for name in seen)]
+
+
+def _uses(consumer: ConsumerId, unit: str | None) -> str:
+    """Return how the finding that a guest uses a unit of somebody else begins."""
+    return f"{consumer} uses {unit}, which "
+
+
+def _overlap(state: NodeState, guest: Guest, unit: UnitId, holder: ClaimId, owner: ConsumerId | None) -> Finding:
+    who = f"the quarantine of {holder}" if owner is None else owner
+    detail = f"{_uses(guest.consumer, unit)}{who} holds ({holder})"
     return Finding(code="overlap", severity="warning", node=state.node, claim=holder, unit=unit, detail=detail)
 
 
