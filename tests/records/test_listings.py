@@ -135,7 +135,10 @@ def test_a_contradiction_is_remembered_until_a_record_agrees() -> None:
         assert world.store.last_position() == position, "the same again writes nothing"
         world.tracker.receive([InstanceRecord(consumer='i": x', owner="ann", state="active"), b"{", {"record": "instance"}])
         assert found(world) == [("contradicted", "instance i")]
-        world.tracker.receive([InstanceRecord(consumer="i", owner="ann", state="active", node="n1")])
+        world.tracker.receive([InstanceRecord(consumer="i", owner="ann", state="active", generation=1)])
+        assert found(world) == [("contradicted", "instance i")], "what is stale settles nothing"
+        uuid = world.tracker.instance("i").instance.uuid
+        world.tracker.receive([InstanceRecord(consumer=uuid, owner="ann", state="active", node="n1")])
         assert found(world) == []
 
 

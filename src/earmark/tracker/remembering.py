@@ -18,7 +18,7 @@ from earmark.core.model.finding import Finding, in_order
 from earmark.core.model.ids import ClaimId, NodeId
 from earmark.core.model.record import GuestRecord, InstanceRecord, Listing, MoveRecord, Record
 from earmark.errors import EarmarkError, Unavailable
-from earmark.tracker.verdicts import Judged, Kind, Known
+from earmark.tracker.verdicts import Judged, Kind, Known, about, shown
 
 if TYPE_CHECKING:
     from earmark.core.ledger.state import NodeState
@@ -30,14 +30,12 @@ def remember(tracker: Tracker, known: Known, ended: Sequence[tuple[Judged, Kind,
     spoken: set[str] = set()
     found: dict[NodeId, dict[str, Finding]] = {}
     for judged, kind, reason in ended:
-        if judged.record is None or isinstance(judged.record, GuestRecord) or kind in ("unknown", "invalid"):
-            continue
-        subject = _subject(judged.about)
-        spoken.add(subject)
-        if kind != "contradictory":
+        if judged.record is None or isinstance(judged.record, GuestRecord) or kind not in ("accepted", "contradictory"):
             continue
         node, claim = _place(tracker, known, judged.record)
-        if node is not None:
+        subject = _subject(tracker, known, judged.record, node)
+        spoken.add(subject)
+        if kind == "contradictory" and node is not None:
             one = Finding(code=_code(judged.record), severity="warning", node=node, claim=claim, detail=subject + reason)
             found.setdefault(node, {})[subject] = one
     for state in tracker.survey().nodes:
@@ -63,9 +61,14 @@ def _code(record: Record) -> str:
     return "contradicted"
 
 
-def _subject(about: str) -> str:
-    """Return how a finding about something begins: quoted, so that no name can be taken for the beginning of another."""
-    return msgspec.json.encode(about).decode() + ": "
+def _subject(tracker: Tracker, known: Known, record: Record, node: NodeId | None) -> str:
+    """Return how a finding about something begins: by its one name, quoted so that none can be taken for the beginning of another."""
+    named = about(record)
+    if isinstance(record, InstanceRecord):
+        named = f"instance {shown(known.named(record.consumer))}"
+    elif isinstance(record, Listing) and node is not None:
+        named = f"listing of {tracker.node(node).name}"
+    return msgspec.json.encode(named).decode() + ": "
 
 
 def _place(tracker: Tracker, known: Known, record: Record) -> tuple[NodeId | None, ClaimId | None]:
