@@ -11,6 +11,7 @@ from click.testing import CliRunner, Result
 
 from earmark.cli.main import cli
 from earmark.cli.session import Session
+from earmark.core.model.record import RECORD_BYTES_MAX
 from earmark.core.model.request import Request
 from earmark.core.model.units import GIB
 from earmark.testing import Bench, bench
@@ -62,3 +63,34 @@ def test_a_file_that_cannot_be_read_changes_nothing(tmp_path: Path) -> None:
         assert run(world, "receive", str(tmp_path / "none")).exit_code == 2
         assert run(world, "receive", str(tmp_path)).exit_code == 2
         assert world.store.last_position() == position
+
+
+@pytest.mark.rule("S24")
+def test_a_listing_is_told_and_then_applied(tmp_path: Path) -> None:
+    """Without --apply the exit code is 1 and audit names the listing; with it the instance is deleted and all is clean."""
+    file = tmp_path / "listing.jsonl"
+    with bench() as world:
+        for consumer in ("i", "j"):
+            world.tracker.hold(S, consumer=consumer, owner="ann", confirm=True)
+            world.tracker.report(consumer, "active")
+        record = {"record": "listing", "node": "n1", "consumers": ["j"], "complete": True}
+        file.write_text(json.dumps(record), encoding="utf-8")
+        told = run(world, "receive", str(file))
+        assert (told.exit_code, told.stdout) == (1, "1: listing of n1 is contradictory: i hold something there and are not listed\n")
+        assert "unlisted" in run(world, "audit").output
+        done = run(world, "receive", str(file), "--apply")
+        assert (done.exit_code, done.stdout) == (0, "1: listing of n1 is accepted: deleted: i\n")
+        assert run(world, "audit").exit_code == 0
+        assert run(world, "receive", str(file), "--apply").stdout == "1: listing of n1 is accepted (nothing changed)\n"
+
+
+@pytest.mark.rule("W11")
+def test_lines_have_their_numbers_and_a_bounded_length() -> None:
+    """Empty lines count and are no records; a line that is longer than a record may be is invalid, and the one after it is heard."""
+    with bench() as world:
+        world.tracker.hold(S, consumer="i", owner="ann", confirm=True)
+        endless = "x" * (3 * RECORD_BYTES_MAX)
+        told = run(world, "receive", "-", "--json", stdin=f"\n{endless}\n\r\n  \n{line('i', 'paused')}\n{line('ghost')}")
+        rows = [(row["place"], row["verdict"]) for row in json.loads(told.stdout)["verdicts"]]
+        assert rows == [(2, "invalid"), (5, "accepted"), (6, "unknown")]
+        assert told.exit_code == 1
