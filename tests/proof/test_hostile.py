@@ -287,6 +287,7 @@ def test_an_import_that_nothing_can_follow_from_is_refused() -> None:
 # --- the command line ---------------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("as_json", [False, True], ids=["plain", "json"])
 @pytest.mark.parametrize(
     "words",

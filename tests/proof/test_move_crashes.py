@@ -115,6 +115,7 @@ def reopened(ledger: Path, said: Said) -> None:
         assert_sound(world.tracker)
 
 
+@pytest.mark.long
 @pytest.mark.rule("W0", "W7", "W18", "W37")
 @pytest.mark.parametrize(
     ("harm", "lasting", "step"),

@@ -130,6 +130,7 @@ def play(course: Course, commands: tuple[str, ...]) -> None:
     assert_sound(tracker)
 
 
+@pytest.mark.long
 @pytest.mark.rule("W1", "W2", "M15", "M16", "M17", "M18", "M31")
 @pytest.mark.parametrize(("kind", "same"), MOVES, ids=str)
 def test_every_order_of_commands_in_memory(kind: MoveKind, tmp_path: Path, *, same: bool) -> None:

@@ -92,6 +92,7 @@ def test_a_scenario_holds(name: str, store: StoreKind, tmp_path: Path) -> None:
         assert run.ok, told(run)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("store", STORES)
 @pytest.mark.parametrize("name", book.names())
 def test_a_scenario_survives_a_crash_in_its_middle(name: str, store: StoreKind, tmp_path: Path) -> None:
