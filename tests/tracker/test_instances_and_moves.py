@@ -553,3 +553,18 @@ def test_devices_of_one_kind_named_in_two_places_are_claimed_anew() -> None:
         legs = {claim.leg: claim for claim in world.tracker.claims_of("i")}
         assert legs["destination"].named == ()
         assert len({row.unit for claim in legs.values() for row in claim.grant.units}) == 4
+
+
+def test_a_second_main_claim_names_the_first_on_another_node() -> None:
+    """The refusal says whose the first claim is and until when, although it is on a node that was not asked."""
+    with bench(HOST) as world:
+        with_second(world)
+        first = world.tracker.hold(S, consumer="i", owner="ann", confirm=True, ttl_ms=60_000)
+        assert isinstance(first, Answer)
+        assert first.claim is not None
+        second = world.tracker.hold(S, consumer="i", owner="bob", node="B", confirm=True)
+        assert isinstance(second, Refusal)
+        (held,) = second.reasons[0].holders
+        assert (held.claim, held.owner, held.until_ms) == (first.claim.id, "ann", first.claim.deadline_ms)
+        assert "on another node" in second.reasons[0].detail
+        assert there(world) == (0, 0, 0)

@@ -22,11 +22,13 @@ from earmark.core.ledger.decide import answer_of, decide
 from earmark.core.ledger.decision import Decision, Facts
 from earmark.core.ledger.fold import advance
 from earmark.core.ledger.state import NodeState
+from earmark.core.model.claim import Claim
 from earmark.core.model.ids import ClaimId, ConsumerId, StreamId, consumer_stream, node_stream
 from earmark.core.model.refusal import Refusal
-from earmark.errors import EarmarkError, LockTimeout, OutcomeUnknown
+from earmark.errors import EarmarkError, InvalidRecord, LedgerBroken, LockTimeout, OutcomeUnknown
 from earmark.locks import NamedLock
-from earmark.stores.contract import ANSWERS_KEPT_MS, Reader, Store, Transaction
+from earmark.logs import log
+from earmark.stores.contract import ANSWERS_KEPT_MS, ClaimRow, Reader, Store, Transaction
 from earmark.tracker import snapshots
 from earmark.tracker.names import NodeNames
 from earmark.tracker.work import Key, Work, checked, command_id, interrupted, known_answer, own_error, remembered, say
@@ -304,12 +306,23 @@ class Writer:
                 command.purpose in ("main", "attach") and str(command.consumer) != command.claim
             )  # a consumer made up for this claim has no other
             main = tx.main_claim(command.consumer) if asks else None
-            return Facts(now_ms=now_ms, main=main.claim if main is not None else None)
+            if main is None or (state is not None and main.claim in state.claims):
+                return Facts(now_ms=now_ms, main=main.claim if main is not None else None)
+            return Facts(now_ms=now_ms, main=main.claim, elsewhere=self._elsewhere(tx, main, states))
         claim: ClaimId | None = getattr(command, "claim", None)
         if claim is None or (state is not None and claim in state.claims):
             return Facts(now_ms=now_ms)
         row = tx.claim(claim)
         return Facts(now_ms=now_ms, ended=row.cause if row is not None else None)
+
+    def _elsewhere(self, tx: Reader, main: ClaimRow, states: dict[StreamId, State]) -> Claim | None:
+        """Return a claim of another node, for a refusal that names it; None where that node cannot be read."""
+        try:
+            other = self._current(tx, main.stream, states)
+        except (InvalidRecord, LedgerBroken) as error:
+            log("node.skipped", stream=main.stream, error=error)
+            return None
+        return other.claims.get(main.claim) if isinstance(other, NodeState) else None
 
     def _current(
         self, reader: Reader, stream: StreamId, states: dict[StreamId, State], fold_max: int | None = None

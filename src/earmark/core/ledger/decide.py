@@ -23,7 +23,7 @@ from earmark.core.ledger.reasons import with_holders
 from earmark.core.ledger.state import NODE_CORDON, NodeState
 from earmark.core.model.claim import Cause, Claim
 from earmark.core.model.grant import Grant
-from earmark.core.model.ids import ClaimId
+from earmark.core.model.ids import ClaimId, Owner
 from earmark.core.model.refusal import Holding, Reason, Refusal
 from earmark.errors import Conflict, GenerationConflict, InvalidRequest, LedgerNewer, UnknownClaim, UnknownNode
 
@@ -66,7 +66,7 @@ def _hold(state: NodeState, command: c.HoldClaim, facts: Facts) -> Decision | Re
     if command.deadline_ms is not None and command.deadline_ms <= now_ms:
         raise InvalidRequest(f"the deadline of claim {command.claim} has passed already", claim=command.claim)
     if command.purpose == "main" and facts.main is not None:
-        return _refusal(state, _has_main(state, command, facts.main))
+        return _refusal(state, _has_main(state, command, facts.main, facts.elsewhere))
     if command.purpose == "main" and not command.confirm and state.settings.max_concurrent_builds:
         building = sum(claim.phase == "held" and claim.purpose == "main" for claim in state.claims.values())
         if building >= state.settings.max_concurrent_builds:
@@ -117,20 +117,21 @@ def place(state: NodeState, command: c.HoldClaim) -> Grant | Refusal:
     return with_holders(refusal, state) if refusal is not None else command.grant
 
 
-def _has_main(state: NodeState, command: c.HoldClaim, main: ClaimId) -> Reason:
-    holder = state.claims.get(main)
+def _has_main(state: NodeState, command: c.HoldClaim, main: ClaimId, elsewhere: Claim | None) -> Reason:
+    holder = state.claims.get(main, elsewhere)
+    where = "" if main in state.claims else " on another node"
     held = (
         Holding(
             claim=main,
             consumer=command.consumer,
-            owner=holder.owner if holder else command.owner,
+            owner=holder.owner if holder else Owner("unknown"),
             amount=1,
             until_ms=holder.deadline_ms if holder else None,
         ),
     )
     return Reason(
         code="consumer_has_main", resource="consumer", asked=1, free=0, short=1, unit=command.consumer, holders=held,
-        detail=f"consumer {command.consumer} holds its main claim {main}; a further claim names a purpose",
+        detail=f"consumer {command.consumer} holds its main claim {main}{where}; a further claim names a purpose",
     )  # fmt: skip
 
 

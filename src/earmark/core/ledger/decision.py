@@ -14,13 +14,14 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True):
     """What deciding needs besides the state: the time, and what the guard rows say of the command's claim and consumer.
 
     `ended` is the cause with which the claim ended, None if it is open or never was; `main` the consumer's open main claim, anywhere
-    in the ledger; `named` the node that has the name of one to be entered.
+    in the ledger, and `elsewhere` that claim itself where it is on another node; `named` the node that has the name of one to be entered.
     """
 
     now_ms: int
     named: NodeId | None = None
     ended: str | None = None
     main: ClaimId | None = None
+    elsewhere: Claim | None = None
 
 
 class Decision(msgspec.Struct, frozen=True, kw_only=True):
