@@ -101,9 +101,9 @@ class Launch:
         self.tracker: Tracker = session.tracker
         if asked.node is not None and self.tracker.node(asked.node).node != self.tracker.home:
             raise InvalidRequest(f"a command runs on this machine, not on node {asked.node!r}", found=asked.node)
-        from earmark.tracker.held import new_id  # noqa: PLC0415 - with the tracker, which the session imports late
+        from earmark.tracker.fresh import new_claim  # noqa: PLC0415 - with the tracker, which the session imports late
 
-        self.claim_id = new_id()
+        self.claim_id = new_claim()
         self.confinement: Confinement | None = None
         self.bound: tuple[Holder, ...] = ()
 

@@ -14,7 +14,8 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from earmark.core.model.request import Request
-from earmark.tracker.held import HeldClaim, begin, finish, new_id, roll_back
+from earmark.tracker.fresh import new_claim
+from earmark.tracker.held import HeldClaim, begin, finish, roll_back
 
 if TYPE_CHECKING:
     from earmark.tracker.tracker import Tracker
@@ -25,7 +26,7 @@ T = TypeVar("T")
 @asynccontextmanager
 async def aholding(tracker: Tracker, request: Request, *, keep: bool, ttl_ms: int | None = None, **wishes: Any) -> AsyncIterator[HeldClaim]:
     """Hold a claim for an `async with` block, as `held.holding` does for `with`."""
-    claim_id = new_id()
+    claim_id = new_claim()
     try:
         held = await _whole(partial(begin, tracker, request, claim_id, keep=keep, **wishes))
         yield held

@@ -6,7 +6,6 @@ main claim is not promised over two ledgers.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -16,16 +15,14 @@ from earmark.core.ledger.state import NodeState
 from earmark.core.model import ids
 from earmark.core.model.claim import Holder
 from earmark.core.model.grant import Grant
-from earmark.core.model.ids import ClaimId, MoveId
 from earmark.core.model.instance import MoveKind
 from earmark.core.model.request import Request
 from earmark.core.model.token import Half, from_token, to_token
 from earmark.errors import InvalidRequest, UnknownClaim
+from earmark.tracker.fresh import new_claim, new_move
 
 if TYPE_CHECKING:
     from earmark.tracker.lives import Lives
-
-ID_BYTES = 6
 
 
 def out_command(tracker: Lives, consumer: str, kind: MoveKind, request: Request | None) -> lc.OpenMove:
@@ -40,7 +37,7 @@ def out_command(tracker: Lives, consumer: str, kind: MoveKind, request: Request 
     known = tracker.instance_or_none(main.consumer)
     open_move = known.move if known is not None else None
     uuid = known.instance.uuid if known is not None else tracker.uuid_for(main.consumer)
-    move = open_move.id if open_move is not None and open_move.destination is None else MoveId("m-" + os.urandom(ID_BYTES).hex())
+    move = open_move.id if open_move is not None and open_move.destination is None else new_move()
     wanted = tuple((request or claim.request) if claim is main else claim.request for claim in moved)
     half = Half(
         ledger=tracker.store.ledger_id, move=move, kind=kind, consumer=main.consumer, owner=main.owner, uuid=uuid, node=main.node,
@@ -64,9 +61,7 @@ def in_command(
         raise InvalidRequest(f"a leg cannot live {ttl_ms} ms", ttl_ms=ttl_ms)
     ids.move_id(half.move)
     plans = tuple(
-        lc.LegPlan(
-            source=None, destination=ClaimId("c-" + os.urandom(ID_BYTES).hex()), request=request, grant=grant if number == 0 else None
-        )
+        lc.LegPlan(source=None, destination=new_claim(), request=request, grant=grant if number == 0 else None)
         for number, request in enumerate(half.requests)
     )
     deadline_ms = None if ttl_ms is None else max(tracker.clock.now_ms(), state.at_ms) + ttl_ms

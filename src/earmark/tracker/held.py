@@ -20,11 +20,10 @@ from earmark.core.model.ids import ClaimId
 from earmark.core.model.refusal import Refusal
 from earmark.core.model.request import Request
 from earmark.errors import Conflict, EarmarkError, LedgerBroken, OutcomeUnknown, Refused, UnknownClaim
+from earmark.tracker.fresh import new_claim
 
 if TYPE_CHECKING:
     from earmark.tracker.tracker import Tracker
-
-HELD_ID_BYTES = 6
 
 
 class HeldClaim:
@@ -79,7 +78,7 @@ class HeldClaim:
 @contextmanager
 def holding(tracker: Tracker, request: Request, *, keep: bool, ttl_ms: int | None = None, **wishes: Any) -> Iterator[HeldClaim]:
     """Hold a claim for a block; `keep` confirms it when the block ends well, otherwise it is released at the end."""
-    claim_id = new_id()
+    claim_id = new_claim()
     try:
         held = begin(tracker, request, claim_id, keep=keep, **wishes)
         yield held
@@ -87,11 +86,6 @@ def holding(tracker: Tracker, request: Request, *, keep: bool, ttl_ms: int | Non
     except BaseException as first:
         roll_back(tracker, claim_id, first)
         raise
-
-
-def new_id() -> ClaimId:
-    """Return a claim id that nobody has."""
-    return ClaimId("c-" + os.urandom(HELD_ID_BYTES).hex())
 
 
 def begin(tracker: Tracker, request: Request, claim_id: ClaimId, *, keep: bool, **wishes: Any) -> HeldClaim:

@@ -26,6 +26,7 @@ from earmark.core.model.request import Request
 from earmark.errors import Conflict, InvalidRecord, InvalidRequest, LedgerBroken, UnknownClaim, UnknownInstance, UnknownMove, WrongUse
 from earmark.logs import log
 from earmark.stores.uuids import new_uuid as random_uuid
+from earmark.tracker.fresh import new_claim, new_move
 from earmark.tracker.keeping import Keeping
 from earmark.tracker.questions import NODE_PREFIX
 
@@ -38,7 +39,6 @@ if TYPE_CHECKING:
 
 TRIES_MAX = 5
 """How often a command is made anew because the consumer has come to another node in the meantime."""
-ID_BYTES = 6
 CONSUMER_PREFIX = "consumer:"
 
 
@@ -160,7 +160,7 @@ class Lives(Keeping):
         """
         from earmark.core.ledger import life_commands as lc  # noqa: PLC0415 - a claim needs no instances
 
-        new = ids.move_id(move_id) if move_id is not None else MoveId("m-" + os.urandom(ID_BYTES).hex())
+        new = ids.move_id(move_id) if move_id is not None else new_move()
         destination = self._writable(to) if to is not None else None
         if ttl_ms is not None and ttl_ms <= 0:
             raise InvalidRequest(f"a leg cannot live {ttl_ms} ms", ttl_ms=ttl_ms)
@@ -438,11 +438,6 @@ def _ground(command: lc.LifeCommand) -> tuple[tuple[NodeId, ...], tuple[ClaimId 
     from earmark.core.ledger import life_commands as lc  # noqa: PLC0415 - a claim needs no instances
 
     return command.nodes, tuple(plan.source for plan in command.legs) if isinstance(command, lc.OpenMove) else ()
-
-
-def new_claim() -> ClaimId:
-    """Return a claim id that nobody has."""
-    return ClaimId("c-" + os.urandom(ID_BYTES).hex())
 
 
 def new_uuid(consumer: ConsumerId) -> str:

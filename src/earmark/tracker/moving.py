@@ -6,7 +6,6 @@ error is the one that is raised; if the abort fails too, a note on it says so.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
@@ -19,12 +18,11 @@ from earmark.core.model.instance import Move, MoveKind, MoveStatus
 from earmark.core.model.refusal import Refusal
 from earmark.core.model.request import Request
 from earmark.errors import EarmarkError, LedgerBroken, Refused, UnknownMove
+from earmark.tracker.fresh import new_move
 from earmark.tracker.held import refused_words
 
 if TYPE_CHECKING:
     from earmark.tracker.lives import Lives
-
-ID_BYTES = 6
 
 
 class MoveInHand:
@@ -81,7 +79,7 @@ def moving(
     tracker: Lives, consumer: str, kind: MoveKind, *, to: str | None, request: Request | None, grant: Grant | None, ttl_ms: int | None
 ) -> Iterator[MoveInHand]:  # fmt: skip
     """Open a move for a block; whatever is raised in it aborts the destination leg, unless the move was ended in the block."""
-    move_id = MoveId("m-" + os.urandom(ID_BYTES).hex())
+    move_id = new_move()
     try:
         answer = tracker.open_move(consumer, kind, to=to, request=request, grant=grant, ttl_ms=ttl_ms, move_id=move_id)
         yield _begun(tracker, answer)

@@ -31,7 +31,7 @@ from earmark.core.model.record import (
     Record,
 )
 from earmark.errors import Conflict, EarmarkError, InvalidRecord, InvalidRequest, LedgerBroken, Unavailable, UnknownMove, UnknownNode
-from earmark.tracker.lives import new_claim
+from earmark.tracker.fresh import new_claim
 from earmark.tracker.remembering import remember
 from earmark.tracker.verdicts import Judged, Kind, Known, Received, Verdict, about, shown, some
 from earmark.tracker.work import encoded

@@ -24,6 +24,7 @@ from earmark.core.model.ids import ClaimId, ConsumerId, Owner
 from earmark.core.model.refusal import Reason, Refusal
 from earmark.core.model.request import Request
 from earmark.errors import InvalidRequest, UnknownClaim
+from earmark.tracker.fresh import new_claim
 from earmark.tracker.lives import Lives
 from earmark.tracker.work import Key, checked, encoded
 
@@ -34,8 +35,6 @@ if TYPE_CHECKING:
     from earmark.tracker.building import Attempt
     from earmark.tracker.held import HeldClaim
     from earmark.tracker.verdicts import Received
-
-CLAIM_ID_BYTES = 6
 
 
 class Asked(msgspec.Struct, frozen=True):
@@ -74,7 +73,7 @@ class Tracker(Lives):
         if self.terms.rival is not None and wants_exclusive(request, grant):
             detail = f"{self.terms.rival} is this machine's ledger; its users would not see this grant"
             return Refusal(reasons=(Reason(code="other_ledger", resource="ledger", unit=self.terms.rival, detail=detail),), node=state.name)
-        new = ids.claim_id(claim_id) if claim_id is not None else ClaimId("c-" + os.urandom(CLAIM_ID_BYTES).hex())
+        new = ids.claim_id(claim_id) if claim_id is not None else new_claim()
         if ttl_ms is not None and ttl_ms <= 0:
             raise InvalidRequest(f"a claim cannot live {ttl_ms} ms", ttl_ms=ttl_ms)
         life_ms = ttl_ms if ttl_ms is not None else (self.terms.default_ttl_ms if confirm else self.terms.hold_timeout_ms)
