@@ -10,6 +10,7 @@ from typing import Annotated, Literal
 from msgspec import Meta
 
 from earmark.core.model.cpuset import CpuNumber
+from earmark.core.model.device_rule import DeviceRule, NamedResource
 from earmark.core.model.ids import Trait, UnitId
 from earmark.core.model.inventory import Inventory
 from earmark.core.model.units import GIB, MIB
@@ -39,12 +40,21 @@ class Provided(Value, frozen=True):
     traits: tuple[Trait, ...] = ()
 
 
+class NetworkCells(Value, frozen=True):
+    """The cells to which a physical network is attached (Nova 34, `[neutron]physnets`, N21); "" is the tunnelled networks."""
+
+    network: str
+    cells: tuple[int, ...]
+
+
 class NodeSettings(Value, frozen=True):
     """The settings of one node. Ratios are thousandths. `device_kinds` and `device_units` say which devices may be handed out.
 
     `reserved_host_memory_bytes` None means the larger of 512 MiB and 2 %. The CPU sets None mean: not set. `max_concurrent_builds` and
     `resize_confirm_window_s` 0 mean: no limit, no automatic confirmation. Devices of `live_migratable_kinds` move while in use.
     `file_backed_memory_bytes` more than 0 stands in place of the machine's memory: guests' memory is files then (C14).
+    `device_rules` (the first that matches a device counts) and `named_resources` are the node's device policy, `keep_iommu_groups` gives
+    all devices of an IOMMU group to one claim; `network_cells` say where networks are attached (N21).
     """
 
     cpu_policy: NodePolicy = "pool"
@@ -65,6 +75,10 @@ class NodeSettings(Value, frozen=True):
     allow_resize_to_same_host: bool = True
     allow_migrate_to_same_host: bool = False
     live_migratable_kinds: tuple[str, ...] = ()
+    network_cells: tuple[NetworkCells, ...] = ()
+    keep_iommu_groups: bool = False
+    device_rules: tuple[DeviceRule, ...] = ()
+    named_resources: tuple[NamedResource, ...] = ()
     resize_confirm_window_s: Annotated[int, Meta(ge=0)] = 0
 
     def reserved_memory(self, total_bytes: int) -> int:

@@ -26,6 +26,11 @@ ReasonCode = Literal[
     "same_host",  # a move on one node, which its settings do not allow (M28)
     "not_live_migratable",  # a device that cannot move while it is in use (M26)
     "page_size",  # a live migration to other pages (M24)
+    "affinity",  # devices are there, but not near enough to the cells that the guest can have (P11 to P14)
+    "network",  # no cell of the guest could be one that its networks need (N21)
+    "hall",  # guest cells that together need more host cells than can serve them
+    "together",  # requirements each of which can be met, and all but one, but not all at once
+    "undecided",  # the search was stopped at its bound: neither a yes nor a no
     "mismatch",  # a prescribed grant is not what was requested, or contradicts itself
 ]
 
@@ -53,10 +58,26 @@ class Reason(Value, frozen=True):
     free: int = 0
     short: int = 0
     cell: int | None = None
+    guest_cell: int | None = None
     unit: str | None = None
     detail: str = ""
     holders: tuple[Holding, ...] = ()
     holders_left_out: int = 0
+
+
+class Certificate(Value, frozen=True):
+    """Why no placement can exist, in a form that can be checked without a search or by a small one.
+
+    `shortfall`: the guest cell in `guest_cells` fits on no host cell, or (without guest cells) the node is short of what the reasons name.
+    `hall`: the `guest_cells` together can lie on `host_cells` only, which are fewer. `together`: the `requirements` cannot all be met,
+    and each of them can be once any one is left out; they are `cell:N` (guest cell N), `device:N` (device request N), `network:NAME`,
+    `tunnel`, `cpus` (what the node's sharers keep) and `memory` (the node's ordinary memory).
+    """
+
+    kind: Literal["shortfall", "hall", "together"]
+    guest_cells: tuple[int, ...] = ()
+    host_cells: tuple[int, ...] = ()
+    requirements: tuple[str, ...] = ()
 
 
 class Refusal(Value, frozen=True):
@@ -65,3 +86,4 @@ class Refusal(Value, frozen=True):
     reasons: tuple[Reason, ...]
     node: str | None = None
     fits_if: tuple[str, ...] = ()
+    certificate: Certificate | None = None

@@ -3,12 +3,12 @@
 Rules of this file: facts only, no policy; integers in base units; every tuple is sorted by its id, so that equal machines are equal.
 """
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 from msgspec import Meta
 
 from earmark.core.model.cpuset import CpuNumber
-from earmark.core.model.ids import UnitId
+from earmark.core.model.ids import ResourceClass, Trait, UnitId
 from earmark.core.model.value import Value
 
 BASE_PAGE_KIB = 4
@@ -72,6 +72,14 @@ class Cell(Value, frozen=True):
         return self.ordinary_bytes // (size_kib * 1024)
 
 
+class MdevType(Value, frozen=True):
+    """One type of mediated device that a parent offers: `total` is how many there are, existing and still to be made, together."""
+
+    name: str
+    total: Quantity
+    label: str | None = None
+
+
 class Device(Value, frozen=True):
     """One device that could be handed out.
 
@@ -97,6 +105,28 @@ class Device(Value, frozen=True):
     identity: str | None = None
     """What must stay equal for the device to be the same one (vendor:product:subsystem:serial as far as known)."""
     name: str | None = None
+    memory_bytes: Quantity | None = None
+    """The device's own memory."""
+    links: tuple[UnitId, ...] = ()
+    """The devices to which it has a direct link (NVLink), sorted."""
+    mdev_types: tuple[MdevType, ...] = ()
+    dev_type: Literal["PCI", "PF", "VF", "VDPA"] | None = None
+    """The PCI type where a driver knows it; else it follows from `kind` and `sriov_total`: `pci_type`."""
+    tags: tuple[tuple[str, str], ...] = ()
+    """This and what follows are said by the node's device policy, never by a driver."""
+    traits: tuple[Trait, ...] = ()
+    resource_class: ResourceClass | None = None
+    shares: bool = False
+    """Thousandths of it may be given to several claims."""
+    live_migratable: bool = False
+    one_time_use: bool = False
+
+    @property
+    def pci_type(self) -> str:
+        """PCI, PF, VF or VDPA (P1)."""
+        if self.dev_type is not None:
+            return self.dev_type
+        return "VF" if self.kind == "vf" else "PF" if self.sriov_total else "PCI"
 
 
 class Disk(Value, frozen=True):
