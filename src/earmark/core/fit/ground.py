@@ -35,8 +35,9 @@ class HostCell(msgspec.Struct, frozen=True):
     """One host cell now.
 
     CPUs are masks: `free` may become somebody's own; `cores` are the cell's cores with all their CPUs that are known here, whoever has
-    them; `busy` are CPUs on which something else runs or may run: an isolated vCPU has no neighbour there. `zero` is CPU 0's core,
-    `caches` the domains of the last-level cache. `shared_cpus` shared CPUs carry `shared_used` vCPUs of at most `cpu_ratio` thousandths
+    them, `own` the parts of them that are for dedicated use, without CPU 0's core, which is `zero` (0: not here); `busy` are CPUs on
+    which something else runs or may run: an isolated vCPU has no neighbour there. `caches` are the domains of the last-level cache,
+    () where there is only one. `devices` is the number of devices near to it that may be handed out. `shared_cpus` shared CPUs carry `shared_used` vCPUs of at most `cpu_ratio` thousandths
     (None: no limit). `offers` answer the request's page wish, the smallest sufficient size first. `memory_limit` are the bytes that may
     still be promised to guests that share (None: no limit). `distances` are those to each cell of the ground, in order; () if unknown.
     """
@@ -44,6 +45,7 @@ class HostCell(msgspec.Struct, frozen=True):
     id: int
     free: int = 0
     cores: tuple[int, ...] = ()
+    own: tuple[int, ...] = ()
     busy: int = 0
     zero: int = 0
     caches: tuple[int, ...] = ()
@@ -54,6 +56,7 @@ class HostCell(msgspec.Struct, frozen=True):
     offers: tuple[PageOffer, ...] = ()
     memory_limit: int | None = None
     socket: int | None = None
+    devices: int = 0
     distances: tuple[int, ...] = ()
 
 

@@ -11,13 +11,17 @@ from earmark.core.model.request import CpuPolicy, Placement, Request, ThreadPoli
 
 
 class GuestNeed(msgspec.Struct, frozen=True):
-    """What one guest cell needs: vCPUs on CPUs of their own, vCPUs that share, CPUs for the emulator, memory in bytes."""
+    """What one guest cell needs: vCPUs on CPUs of their own, vCPUs that share, CPUs for the emulator, memory in bytes.
+
+    A `waived` cell lies on a host cell of its own as the others do, but needs nothing of it: so a certificate leaves it out.
+    """
 
     number: int
     dedicated: tuple[int, ...] = ()
     shared: tuple[int, ...] = ()
     emulator: int = 0
     memory_bytes: int = 0
+    waived: bool = False
 
 
 class Guest(msgspec.Struct, frozen=True):

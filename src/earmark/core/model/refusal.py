@@ -70,8 +70,9 @@ class Certificate(Value, frozen=True):
 
     `shortfall`: the guest cell in `guest_cells` fits on no host cell, or (without guest cells) the node is short of what the reasons name.
     `hall`: the `guest_cells` together can lie on `host_cells` only, which are fewer. `together`: the `requirements` cannot all be met,
-    and each of them can be once any one is left out; they are `cell:N` (guest cell N), `device:N` (device request N), `network:NAME`,
-    `tunnel`, `cpus` (what the node's sharers keep) and `memory` (the node's ordinary memory).
+    and can be once any one of them is left out; they are `cell:N` (guest cell N), `device:N` (device request N), `network:NAME` (""
+    for tunnelled ones), `cpus` (what the node's sharers keep) and `memory` (the node's ordinary memory). What is not named is left out; a
+    guest cell that is left out still lies on a host cell of its own, and needs nothing of it.
     """
 
     kind: Literal["shortfall", "hall", "together"]
