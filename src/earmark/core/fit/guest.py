@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import msgspec
 
-from earmark.core.model.request import CpuPolicy, Placement, Request, ThreadPolicy
+from earmark.core.model.request import CpuPolicy, PageWish, Placement, Request, ThreadPolicy
 
 
 class GuestNeed(msgspec.Struct, frozen=True):
@@ -25,12 +25,13 @@ class GuestNeed(msgspec.Struct, frozen=True):
 
 
 class Guest(msgspec.Struct, frozen=True):
-    """A guest that must lie on host cells, each of its cells on another one. `policy` and `threads` hold for all of them."""
+    """A guest that must lie on host cells, each of its cells on another one. Policies and the page wish hold for all of them."""
 
     cells: tuple[GuestNeed, ...]
     policy: CpuPolicy = "shared"
     threads: ThreadPolicy | None = None
     placement: Placement = "pack"
+    page_kib: int | PageWish | None = None
 
 
 def is_bound(request: Request) -> bool:
@@ -59,4 +60,10 @@ def guest_of(request: Request) -> Guest:
         )
         for number, (vcpus, memory) in enumerate(shapes)
     )
-    return Guest(cells=cells, policy=request.cpu_policy, threads=request.thread_policy, placement=request.placement)
+    return Guest(
+        cells=cells,
+        policy=request.cpu_policy,
+        threads=request.thread_policy,
+        placement=request.placement,
+        page_kib=request.page_kib,
+    )
