@@ -1,7 +1,8 @@
 """Names of things: which texts are accepted as a node, claim, consumer, owner, unit, pool or stream.
 
 Rules of this file: an id is a checked string; the check stands here once. Units are `kind:local` (`cpu:12`, `pci:0000:41:00.0`,
-`gpu:GPU-8e94…`, `named:CUSTOM_X/ns0`), pools are what is summed (`vcpu`, `memory`, `pages:0:2048`, `disk:root`, `class:CUSTOM_X`).
+`gpu:GPU-8e94…`, `named:CUSTOM_X/ns0`), pools are what is summed (`vcpu`, `memory`, `pages:0:2048`, `disk:root`, `class:CUSTOM_X`,
+`share:gpu:GPU-8e94…`).
 """
 
 import re
@@ -116,6 +117,16 @@ def class_pool(name_of_class: ResourceClass) -> PoolId:
 def disk_pool(name_of_disk: str) -> PoolId:
     """Return the pool of a configured disk path, in bytes."""
     return PoolId("disk:" + name_of_disk)
+
+
+def share_pool(unit: UnitId) -> PoolId:
+    """Return the pool of one device's shares, in thousandths of it."""
+    return PoolId("share:" + unit)
+
+
+def shared_unit(pool: PoolId) -> UnitId | None:
+    """Return the device whose shares a pool holds, None for another pool."""
+    return UnitId(pool[6:]) if pool.startswith("share:") else None
 
 
 VCPU = PoolId("vcpu")
