@@ -9,6 +9,9 @@ import msgspec
 
 from earmark.core.model.request import CpuPolicy, PageWish, Placement, Request, ThreadPolicy
 
+Kind = tuple[int, int, int, int, bool]
+"""All that tells one guest cell from another where it may lie: how many dedicated and shared vCPUs, emulator CPUs, bytes; waived."""
+
 
 class GuestNeed(msgspec.Struct, frozen=True):
     """What one guest cell needs: vCPUs on CPUs of their own, vCPUs that share, CPUs for the emulator, memory in bytes.
@@ -22,6 +25,11 @@ class GuestNeed(msgspec.Struct, frozen=True):
     emulator: int = 0
     memory_bytes: int = 0
     waived: bool = False
+
+    @property
+    def kind(self) -> Kind:
+        """What it needs, whatever its number and those of its vCPUs."""
+        return (len(self.dedicated), len(self.shared), self.emulator, self.memory_bytes, self.waived)
 
 
 class Guest(msgspec.Struct, frozen=True):

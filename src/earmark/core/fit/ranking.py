@@ -1,0 +1,160 @@
+"""Which of the placements that exist is the best one: one tuple for each pair, added up over the guest's cells, smaller is better.
+
+In order: wished devices that are not near the cell; CPUs taken of CPU 0's core; under `spread` the emptiest cells (free CPUs, then free pages);
+vCPUs alone on a core; whole cores broken; the page size. Then, for a guest of several cells, the distances between its host cells. Then
+cache domains touched; devices near the cell that this guest does not want; under `pack` the fullest cells; the cells' numbers.
+
+Rules of this file: the tuples are packed into whole numbers, whose sums compare as the sums of the tuples do. Everything but the distances is
+exact (cheapest assignment); of the distances BALLS_MAX neighbourhoods are compared, each grown around one cell until the guest fits in it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from earmark.core.fit.devices import Offer
+from earmark.core.fit.ground import Ground, HostCell
+from earmark.core.fit.guest import Guest, GuestNeed, Kind
+from earmark.core.fit.matching import Hall, cheapest, matching
+from earmark.core.fit.pairs import Option
+from earmark.core.fit.places import Choice, place
+from earmark.core.model.cpuset import iterate
+from earmark.core.model.inventory import RATIO_ONE
+
+BALLS_MAX = 8
+FIELD = 64
+"""Bits for each place of a tuple: more than any sum of its values over a guest's cells needs."""
+
+Costs = tuple[tuple[int | None, ...], ...]
+
+
+class Ranking(NamedTuple):
+    """The cost of each pair (None: not possible): what counts before the distances, and what counts after them."""
+
+    guest: Guest
+    ground: Ground
+    before: Costs
+    after: Costs
+
+    def order(self, guest: int, row: int) -> list[int]:
+        """Return the host cells of a row (a mask of indices), the best first, for a guest cell that is alone."""
+        return sorted(iterate(row), key=lambda host: (self.before[guest][host] or 0, self.after[guest][host] or 0))
+
+    def choice(self, need: GuestNeed, host: int) -> Choice:
+        """Return the CPUs that a guest cell gets on a host cell."""
+        return choice_of(need, self.ground.cells[host], self.guest)
+
+    def best(self, rows: Sequence[int], forced: int) -> list[int] | None:
+        """Return the best assignment that uses some host cells (a mask of indices), None if there is none."""
+        found = self._cheapest(rows, -1, forced)
+        if found is None or len(rows) == 1:
+            return found
+        balls = self._balls(rows, forced)
+        others = [other for ball in balls if (other := self._cheapest(rows, ball, forced)) is not None]
+        return min((found, *others), key=self._value)
+
+    def _value(self, hosts: Sequence[int]) -> tuple[int, int, int]:
+        before = sum(self.before[guest][host] or 0 for guest, host in enumerate(hosts))
+        after = sum(self.after[guest][host] or 0 for guest, host in enumerate(hosts))
+        return (before, self._width(hosts), after)
+
+    def _width(self, hosts: Sequence[int]) -> int:
+        """Return the sum of the distances between some host cells, 0 where they are not known."""
+        cells = self.ground.cells
+        if any(len(cells[host].distances) != len(cells) for host in hosts):
+            return 0
+        return sum(cells[one].distances[other] for one in hosts for other in hosts if one != other)
+
+    def _cheapest(self, rows: Sequence[int], ball: int, forced: int) -> list[int] | None:
+        """Return the cheapest assignment within a mask of host cells that uses the forced ones (of which all can be used)."""
+        bonus = 1 << FIELD * 14
+        table = []
+        for guest, row in enumerate(rows):
+            before, after = self.before[guest], self.after[guest]
+            table.append(
+                [
+                    ((before[host] or 0) << FIELD * 6) + (after[host] or 0) - (bonus if forced >> host & 1 else 0)
+                    if row & ball & 1 << host
+                    else None
+                    for host in range(len(before))
+                ]
+            )
+        return cheapest(table)
+
+    def _balls(self, rows: Sequence[int], forced: int) -> list[int]:
+        """Return the tightest neighbourhoods in which the guest fits (masks of indices), without repeats."""
+        cells = self.ground.cells
+        count = len(cells)
+        if any(len(cell.distances) != count for cell in cells):
+            return []
+        far = {cells[one].distances[other] for one in range(count) for other in range(count) if one != other}
+        if len(far) < 2:  # noqa: PLR2004 - all are equally far from each other
+            return []
+        found: dict[int, int] = {}
+        for seed in range(count):
+            ball, radius = _grown(rows, forced, cells[seed].distances)
+            if ball:
+                found[ball] = min(radius, found.get(ball, radius))
+        return sorted(found, key=lambda ball: (found[ball], ball))[:BALLS_MAX]
+
+
+def ranking_of(guest: Guest, ground: Ground, offer: Offer, options: Sequence[Sequence[Option | None]]) -> Ranking:
+    """Return the costs of all pairs that are possible; equal guest cells share theirs."""
+    known: dict[Kind, tuple[tuple[int | None, ...], tuple[int | None, ...]]] = {}
+    missed = [offer.misses(frozenset((cell.id,))) for cell in ground.cells] if offer.requests else [0] * len(ground.cells)
+    before, after = [], []
+    for need, row in zip(guest.cells, options, strict=True):
+        if need.kind not in known:
+            costs = [
+                None if option is None else _costs(need, cell, guest, option, missed[index], not offer.requests)
+                for index, (cell, option) in enumerate(zip(ground.cells, row, strict=True))
+            ]
+            known[need.kind] = (tuple(cost and cost[0] for cost in costs), tuple(cost and cost[1] for cost in costs))
+        before.append(known[need.kind][0])
+        after.append(known[need.kind][1])
+    return Ranking(guest, ground, tuple(before), tuple(after))
+
+
+def choice_of(need: GuestNeed, cell: HostCell, guest: Guest) -> Choice:
+    """Return the CPUs that a guest cell gets on a host cell."""
+    return Choice() if need.waived else place(cell, len(need.dedicated), need.emulator, guest.threads)
+
+
+def _costs(need: GuestNeed, cell: HostCell, guest: Guest, option: Option, missed: int, no_devices: bool) -> tuple[int, int]:  # noqa: FBT001 - private
+    choice = choice_of(need, cell, guest)
+    free_pages = option.offer.free if option.offer is not None else 0
+    load = cell.free.bit_count() if need.dedicated or need.emulator else _room(cell)
+    page = option.offer.size_kib.bit_length() if option.offer is not None and option.offer.named else 0
+    spread = guest.placement == "spread"
+    before = _packed(missed, choice.zero, -load if spread else 0, -free_pages if spread else 0, choice.lone, choice.broken, page)
+    near = cell.devices if no_devices else 0
+    after = _packed(choice.caches, near, 0 if spread else load, 0 if spread else free_pages, cell.id)
+    return before, after
+
+
+def _room(cell: HostCell) -> int:
+    """Return how many shared vCPUs a cell can still carry."""
+    return cell.shared_cpus * (cell.cpu_ratio or RATIO_ONE) // RATIO_ONE - cell.shared_used
+
+
+def _packed(*fields: int) -> int:
+    value = 0
+    for field in fields:
+        value = (value << FIELD) + field
+    return value
+
+
+def _grown(rows: Sequence[int], forced: int, distances: Sequence[int]) -> tuple[int, int]:
+    """Return the smallest neighbourhood of a cell in which the guest fits, and the sum of its distances; 0 if there is none."""
+    ball = forced
+    radius = 0
+    usable = 0
+    for row in rows:
+        usable |= row
+    for host in sorted(iterate(usable), key=lambda host: (distances[host], host)):
+        ball |= 1 << host
+        radius += distances[host]
+        if ball.bit_count() >= len(rows) and not isinstance(matching([row & ball for row in rows]), Hall):
+            return ball, radius
+    return 0, 0

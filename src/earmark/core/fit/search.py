@@ -1,0 +1,153 @@
+"""Does a guest with its devices and networks fit on a node: where exactly, or a certificate why not.
+
+Rules of this file: a no names what cannot be: a guest cell that no host cell can serve, guest cells that fight for too few host cells (Hall), or
+an irreducible set of requirements, found by leaving out one after the other; each certificate is checked by other means
+(`core.fit.certify`). A search that was stopped at its bound is neither a yes nor a no, and says so.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from msgspec.structs import replace
+
+from earmark.core.fit.devices import offered
+from earmark.core.fit.ground import Ground
+from earmark.core.fit.guest import Guest
+from earmark.core.fit.matching import Hall
+from earmark.core.fit.pairs import explain, ordinary_bytes
+from earmark.core.fit.refusal import CPU, short
+from earmark.core.fit.solving import STEPS_MAX, Found, Impossible, Placed, Problem, Undecided, problem_of, solve
+from earmark.core.model.cpuset import cpus_of, iterate
+from earmark.core.model.ids import MEMORY
+from earmark.core.model.refusal import Certificate, Reason, Refusal
+from earmark.core.model.request import DeviceRequest
+from earmark.core.model.units import counted
+
+__all__ = ["Found", "Placed", "find"]
+
+UNDECIDED = Refusal(
+    reasons=(Reason(code="undecided", resource="search", asked=STEPS_MAX, detail=f"stopped after {STEPS_MAX} sets of cells: not known"),)
+)
+
+
+def find(guest: Guest | None, ground: Ground, requests: Sequence[DeviceRequest] = ()) -> Found | Refusal:
+    """Return the best placement of a guest with its devices, or a refusal with its certificate.
+
+    `guest` None has no cells: only its devices are looked for, wherever they are (P15).
+    """
+    if guest is None:
+        return _floating(ground, requests)
+    problem = problem_of(guest, ground, requests)
+    answer = solve(problem)
+    if isinstance(answer, Found):
+        return answer
+    if isinstance(answer, Undecided):
+        return UNDECIDED
+    return _without_cells(problem, answer.hall) if answer.hall is not None else _together(guest, ground, requests)
+
+
+def _floating(ground: Ground, requests: Sequence[DeviceRequest]) -> Found | Refusal:
+    """Look for the devices of a guest without cells."""
+    offer = offered(requests, ground.stock)
+    chosen = offer.choose(None)
+    if chosen is not None:
+        return Found((), chosen)
+    kept = tuple(range(len(requests)))
+    for number in range(len(requests)):
+        fewer = tuple(other for other in kept if other != number)
+        if offered([requests[other] for other in fewer], ground.stock).choose(None) is None:
+            kept = fewer
+    certificate = Certificate(kind="together", requirements=tuple(f"device:{number}" for number in kept))
+    return Refusal(reasons=tuple(offer.reasons(None)), certificate=certificate)
+
+
+def _without_cells(problem: Problem, hall: Hall) -> Refusal:
+    """Refuse guest cells that together have too few host cells, whatever else is wanted."""
+    guest, ground = problem.guest, problem.ground
+    guests, hosts = cpus_of(hall.guests), hall.hosts
+    outside = [cell for index, cell in enumerate(ground.cells) if not hosts >> index & 1]
+    reasons = [reason for cell in outside for reason in explain(guest.cells[guests[0]], cell, guest, ground)]
+    if not ground.cells:
+        reasons.append(short(CPU, sum(len(need.dedicated) for need in guest.cells), 0, detail="the node has no cells"))
+    numbers = tuple(guest.cells[number].number for number in guests)
+    if len(guests) == 1:
+        return Refusal(reasons=tuple(reasons), certificate=Certificate(kind="shortfall", guest_cells=numbers))
+    serving = tuple(ground.cells[index].id for index in iterate(hosts))
+    few = counted(len(serving), "host cell")
+    detail = f"guest cells {_list(numbers)} can lie only on {few}{': ' + _list(serving) if serving else ''}"
+    first = Reason(code="hall", resource="cells", asked=len(guests), free=len(serving), short=len(guests) - len(serving), detail=detail)
+    return Refusal(reasons=(first, *reasons), certificate=Certificate(kind="hall", guest_cells=numbers, host_cells=tuple(sorted(serving))))
+
+
+def _list(numbers: Iterable[int]) -> str:
+    return ", ".join(map(str, numbers))
+
+
+def _together(guest: Guest, ground: Ground, requests: Sequence[DeviceRequest]) -> Refusal:
+    """Refuse requirements of which each could be met: leave out one after the other until none can be left out."""
+    names = [
+        *(f"cell:{need.number}" for need in guest.cells if not need.waived),
+        *(f"network:{name}" for name, cells in ground.networks if cells),
+        *(("cpus",) if ground.leaving_max is not None else ()),
+        *(("memory",) if ground.ordinary_max is not None else ()),
+        *(f"device:{number}" for number in range(len(requests))),
+    ]
+    kept = tuple(names)
+    proven = True
+    for name in names:
+        fewer = tuple(other for other in kept if other != name)
+        answer = solve(_limited(guest, ground, requests, fewer))
+        if isinstance(answer, Impossible):
+            kept = fewer
+        proven = proven and not isinstance(answer, Undecided)
+    certificate = Certificate(kind="together", requirements=kept) if proven else None
+    return Refusal(reasons=tuple(_reasons(guest, ground, requests, kept)), certificate=certificate)
+
+
+def _limited(guest: Guest, ground: Ground, requests: Sequence[DeviceRequest], names: Iterable[str]) -> Problem:
+    """Return the problem with only some requirements."""
+    kept = frozenset(names)
+    cells = tuple(need if f"cell:{need.number}" in kept else replace(need, waived=True) for need in guest.cells)
+    networks = tuple((name, there) for name, there in ground.networks if f"network:{name}" in kept)
+    less = replace(
+        ground,
+        networks=networks,
+        leaving_max=ground.leaving_max if "cpus" in kept else None,
+        ordinary_max=ground.ordinary_max if "memory" in kept else None,
+    )
+    devices = [request for number, request in enumerate(requests) if f"device:{number}" in kept]
+    return problem_of(replace(guest, cells=cells), less, devices)
+
+
+def _reasons(guest: Guest, ground: Ground, requests: Sequence[DeviceRequest], kept: Sequence[str]) -> list[Reason]:
+    """Return the reasons behind an irreducible set, the set itself last unless it is one thing."""
+    problem = _limited(guest, ground, requests, kept)
+    reasons: list[Reason] = []
+    if any(name.startswith("device:") for name in kept):
+        usable = 0
+        for row in problem.rows:
+            usable |= row
+        near = [frozenset(ground.cells[index].id for index in iterate(usable))]
+        if len(problem.rows) == 1:
+            near += [frozenset((ground.cells[index].id,)) for index in iterate(usable)]
+        reasons = next((found for cells in near if (found := problem.offer.reasons(cells))), [])
+    reasons += [
+        Reason(code="network", resource=f"network:{name}", asked=1, short=1, detail=f"it is attached to cells {_list(sorted(cells))}")
+        for name, cells in problem.ground.networks
+    ]
+    if "cpus" in kept and ground.leaving_max is not None:
+        asked = sum(len(need.dedicated) + need.emulator for need in guest.cells)
+        reasons.append(short(CPU, asked, ground.leaving_max, detail="so many may leave the shared set of the whole node"))
+    if "memory" in kept and ground.ordinary_max is not None:
+        options = [next((option for option in row if option is not None), None) for row in problem.options]
+        asked = sum(
+            ordinary_bytes(need.memory_bytes, option.offer)
+            for need, option in zip(problem.guest.cells, options, strict=True)
+            if option is not None and not need.waived
+        )
+        reasons.append(short(MEMORY, asked, ground.ordinary_max, detail="the node has no more ordinary memory"))
+    if len(kept) > 1:
+        detail = f"{', '.join(kept)}: any but one of them can be met, not all at once"
+        reasons.append(Reason(code="together", resource="requirements", asked=len(kept), free=len(kept) - 1, short=1, detail=detail))
+    return reasons
