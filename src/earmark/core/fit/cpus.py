@@ -75,7 +75,7 @@ def choose(cell: CellLayout, free: int, count: int) -> Choice:
         elif left:
             partial.append(left)
     spare = sum(left.bit_count() for left in partial)
-    taken = _whole_cores(whole, count, spare, cell.core_size)
+    taken = _whole_cores(whole, count, spare, 0)
     mask = 0
     for core in taken:
         mask |= core

@@ -7,6 +7,7 @@ last. Memory in huge-page pools is not ordinary memory a second time.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from typing import Protocol
 
@@ -53,8 +54,10 @@ class PageStock(msgspec.Struct, frozen=True):
 class CellLayout(msgspec.Struct, frozen=True):
     """One host cell: its shared and dedicated CPUs, its cores, its pages.
 
-    `cores` are the masks of dedicated CPUs core by core, ascending, without CPU 0's core, which is `zero` (0: not here).
-    `core_size` is the number of CPUs in each of `cores` if they are all alike, else 0. `pages` maps page sizes in KiB, base included.
+    `cores` are the masks of dedicated CPUs core by core, ascending, without CPU 0's core, which is `zero` (0: not here). `threads` are all
+    online CPUs core by core, whatever they are for; `caches` those of each last-level cache, () if there is only one; `socket` the
+    package if all are of one (N22). `pages` maps page sizes in KiB, base included, `sizes` are those sizes, ascending. `distances` are
+    those to each cell of the layout in order, () if not known; `devices` counts the grantable devices near.
     """
 
     id: int
@@ -62,11 +65,17 @@ class CellLayout(msgspec.Struct, frozen=True):
     shared: int
     dedicated: int
     cores: tuple[int, ...]
-    core_size: int
     zero: int
     vcpu_pool: PoolId
     base: PageStock
     pages: immutables.Map[int, PageStock]
+    sizes: tuple[int, ...] = ()
+    threads: tuple[int, ...] = ()
+    online: int = 0
+    caches: tuple[int, ...] = ()
+    socket: int | None = None
+    distances: tuple[int, ...] = ()
+    devices: int = 0
 
 
 class Stock(Inventory, frozen=True, kw_only=True):
@@ -84,7 +93,8 @@ class Layout(msgspec.Struct, frozen=True, kw_only=True):
     `exclusive`: a dedicated CPU that is held is not a shared one. `shrinks`: the shared set is the pool less the dedicated CPUs.
     `devices` are those that may be handed out, by kind, in order of address; `known` all devices; `slots` what each occupies;
     `above` the own slots of its parents, which a parent that was given before this child appeared holds alone.
-    `pages` are the page pools of all cells, each with its cell. `file_backed`: guests' memory is files, and no huge page is handed out.
+    `pages` are the page pools of all cells, each with its cell. `networks` are the cells of each network, "" the tunnelled ones.
+    `file_backed`: guests' memory is files, and no huge page is handed out.
     """
 
     policy: NodePolicy
@@ -113,6 +123,7 @@ class Layout(msgspec.Struct, frozen=True, kw_only=True):
     slots: immutables.Map[UnitId, tuple[Slot, ...]]
     above: immutables.Map[UnitId, tuple[Slot, ...]]
     traits: frozenset[str]
+    networks: immutables.Map[str, frozenset[int]] = immutables.Map()
     file_backed: bool = False
 
     def inventories(self, free: Taken | None = None, blocked_cpus: int = 0) -> tuple[Stock, ...]:
@@ -187,6 +198,10 @@ def build_layout(machine: Machine, settings: NodeSettings, provided: Provided = 
     by_cell: dict[int, list[Cpu]] = {}
     for cpu in sorted(machine.cpus, key=lambda cpu: (cpu.core, cpu.id)):
         by_cell.setdefault(cpu.cell, []).append(cpu)
+    devices = sorted(machine.devices, key=lambda device: (device.address or "", device.unit))
+    sound = [device for device in devices if device.fault is None]
+    granted = [device for device in sound if device.kind in settings.device_kinds or device.unit in settings.device_units]
+    near = Counter(device.cell for device in granted)
     cells = tuple(
         _cell(
             cell,
@@ -198,11 +213,10 @@ def build_layout(machine: Machine, settings: NodeSettings, provided: Provided = 
             zero=zero,
             kept=kept,
             huge=not settings.file_backed_memory_bytes,
+            devices=near[cell.id],
         )
         for cell in _cells(machine)
     )
-    devices = sorted(machine.devices, key=lambda device: (device.address or "", device.unit))
-    granted = [device for device in devices if device.kind in settings.device_kinds or device.unit in settings.device_units]
     return Layout(
         policy=settings.cpu_policy, exclusive=settings.cpu_policy != "overlap", shrinks=settings.cpu_policy == "pool",
         online=online, usable=usable, reserved=reserved, shared=shared, dedicated=dedicated, zero=zero,
@@ -214,7 +228,7 @@ def build_layout(machine: Machine, settings: NodeSettings, provided: Provided = 
         devices=immutables.Map({kind: tuple(d for d in granted if d.kind == kind) for kind in {d.kind for d in granted}}),
         known=immutables.Map((device.unit, device) for device in devices), grantable=frozenset(device.unit for device in granted),
         slots=immutables.Map(slot_table(devices)), above=_above(devices),
-        traits=frozenset((*machine.traits, *provided.traits)), file_backed=bool(settings.file_backed_memory_bytes),
+        traits=frozenset((*machine.traits, *provided.traits)), networks=_networks(machine, settings, strict=strict), file_backed=bool(settings.file_backed_memory_bytes),
     )  # fmt: skip
 
 
@@ -306,22 +320,28 @@ def _cell(
     zero: int,
     kept: Mapping[tuple[int, int], int],
     huge: bool,
+    devices: int,
 ) -> CellLayout:
     """Return the layout of one cell; `members` are its CPUs, core by core; `huge`: huge pages are handed out."""
     cpus = mask_of(cpu.id for cpu in members) & usable
     by_core: dict[int, int] = {}
+    threads: dict[int, int] = {}
+    caches: dict[int | None, int] = {}
     for cpu in members:
+        threads[cpu.core] = threads.get(cpu.core, 0) | 1 << cpu.id
+        caches[cpu.l3] = caches.get(cpu.l3, 0) | 1 << cpu.id
         if cpus & dedicated & ~zero & 1 << cpu.id:
             by_core[cpu.core] = by_core.get(cpu.core, 0) | 1 << cpu.id
-    cores = tuple(by_core.values())
-    sizes = {core.bit_count() for core in cores}
+    packages = {cpu.package for cpu in members}
     totals = {pool.size_kib: pool.total for pool in cell.pages if huge and pool.size_kib != base_kib}
     totals[base_kib] = cell.base_pages(base_kib)
     pages = {size: _page_stock(cell.id, size, total, kept.get((cell.id, size), 0)) for size, total in totals.items()}
     return CellLayout(
-        id=cell.id, cpus=cpus, shared=shared & cpus, dedicated=dedicated & cpus, cores=cores,
-        core_size=sizes.pop() if len(sizes) == 1 else 0, zero=zero & dedicated & cpus, vcpu_pool=cell_vcpu_pool(cell.id),
-        base=pages[base_kib], pages=immutables.Map(pages),
+        id=cell.id, cpus=cpus, shared=shared & cpus, dedicated=dedicated & cpus, cores=tuple(by_core.values()), zero=zero & dedicated & cpus,
+        vcpu_pool=cell_vcpu_pool(cell.id), base=pages[base_kib], pages=immutables.Map(pages), sizes=tuple(sorted(pages)),
+        threads=tuple(threads.values()), online=mask_of(cpu.id for cpu in members),
+        caches=tuple(sorted(caches.values())) if len(caches) > 1 and None not in caches else (),
+        socket=packages.pop() if len(packages) == 1 else None, distances=cell.distances, devices=devices,
     )  # fmt: skip
 
 
@@ -344,6 +364,21 @@ def _reserved_pages(machine: Machine, settings: NodeSettings, *, strict: bool) -
             raise InvalidRequest(f"{where}, but that cell has no such pages", found=key)
         kept[key] = item.count
     return kept
+
+
+def _networks(machine: Machine, settings: NodeSettings, *, strict: bool) -> immutables.Map[str, frozenset[int]]:
+    """Return the cells of each network (N21); raises InvalidRequest on a network named twice or, if strict, on an unknown cell."""
+    there = {cell.id for cell in machine.cells}
+    networks: dict[str, frozenset[int]] = {}
+    for item in settings.network_cells:
+        where = f"network_cells: {item.network or 'the tunnelled networks'}"
+        if item.network in networks:
+            raise InvalidRequest(f"{where} are named twice", found=item.network)
+        unknown = sorted(set(item.cells) - there)
+        if strict and unknown:
+            raise InvalidRequest(f"{where} on cell {unknown[0]}, which the machine has not", found=unknown)
+        networks[item.network] = frozenset(item.cells)
+    return immutables.Map(networks)
 
 
 def _above(devices: Iterable[Device]) -> immutables.Map[UnitId, tuple[Slot, ...]]:
