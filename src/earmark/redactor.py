@@ -33,8 +33,8 @@ CORE_WORDS = (
     node.NodePolicy,
 )  # fmt: skip
 OTHER_WORDS = frozenset({
-    "accelerator", "bridge", "gpu", "nic", "nvme", "other", "storage", "usb", "vf", "performance", "efficiency", "vcpu", "memory", "pages",
-    "disk", "cpu", "pci", "class", "named", "debug", "info", "warning", "error", "off", "console", "json", "unknown", "log_scrub",
+    "accelerator", "bridge", "gpu", "mig", "mig-parent", "nic", "nvme", "other", "storage", "usb", "vf", "performance", "efficiency",
+    "vcpu", "memory", "pages", "share", "disk", "cpu", "pci", "class", "named", "debug", "info", "warning", "error", "off", "console", "json", "unknown", "log_scrub",
 })  # fmt: skip
 CLASSES = frozenset({
     "VCPU", "PCPU", "MEMORY_MB", "MEMORY_BYTES", "DISK_GB", "DISK_BYTES", "VGPU", "PGPU", "PCI_DEVICE", "SRIOV_NET_VF", "NUMA_SOCKET",
@@ -95,7 +95,8 @@ FIELDS: Mapping[str, Kind] = {
     **_of("word", "dev_type observed_kind hand_out"),
     **_of("text", "requirements tags label"),
     **_of("name", "alias network networks"),
-    **_of("unit", "within links"),
+    **_of("unit", "within links unread"),
+    **_of("text", "fault"),
     **_of("word", "total_bytes type until_ms usable_cpus use value vcpu vcpus version waited_ms events"),
 }
 """What each field holds. A `word` field holds numbers, structs, or words of the vocabulary; a `text` field is dropped."""
@@ -204,6 +205,8 @@ class Redactor:
             return text
         if head == "class":
             return "class:" + self._text(rest, "class")
+        if head == "share":
+            return "share:" + self._text(rest, "unit")
         return f"{head if head in OTHER_WORDS else 'pool'}:{self._id(rest or text)}"
 
 

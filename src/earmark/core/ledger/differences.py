@@ -7,13 +7,14 @@ which device it is. A serial that only one of the two looks could read contradic
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any
 
 from msgspec.structs import replace
 
 from earmark.core.model.cpuset import format_cpu_list
 from earmark.core.model.ids import UNIT, UnitId, cpu_unit
-from earmark.core.model.topology import Cell, Device, Machine
+from earmark.core.model.topology import MIG, MIG_PARENT, Cell, Device, Machine
 from earmark.core.model.units import KIB, format_bytes
 
 LINES_MAX = 100
@@ -54,7 +55,8 @@ def with_known_names(old: Machine | None, new: Machine) -> Machine:
     """Return `new` with each device named as before, so that binding another driver or moving a card renames nothing that is held.
 
     A device that sits where it sat and does not contradict the old one keeps its name and the fuller identity. Another device that would
-    be named by the same address gets a name of its own, `pci:ADDRESS/IDENTITY`: the old unit is gone, not replaced.
+    be named by the same address gets a name of its own, `pci:ADDRESS/IDENTITY`: the old unit is gone, not replaced. What only a device's
+    own driver tells (memory, links, instances, faults) stands as it was told before where that driver could not be asked.
     """
     if old is None or not old.devices or not new.devices:
         return new
@@ -70,8 +72,40 @@ def with_known_names(old: Machine | None, new: Machine) -> Machine:
         named.append(kept)
     if any(count > 1 for count in Counter(device.unit for device in named).values()):
         return new
-    parented = (replace(device, parent=names.get(device.parent, device.parent)) if device.parent else device for device in named)
-    return replace(new, devices=tuple(sorted(parented, key=lambda device: device.unit)))
+    related = [_with_names(device, names) for device in named]
+    unread = tuple(sorted({names.get(unit, unit) for unit in new.unread}))
+    devices = _with_what_was_told(units, related, unread) if unread else related
+    return replace(new, devices=tuple(sorted(devices, key=lambda device: device.unit)), unread=unread)
+
+
+def _with_names(device: Device, names: Mapping[UnitId, UnitId]) -> Device:
+    """Return a device whose parent and links have the names that are used from now on."""
+    if device.parent is None and not device.links:
+        return device
+    parent = names.get(device.parent, device.parent) if device.parent else None
+    return replace(device, parent=parent, links=tuple(sorted(names.get(unit, unit) for unit in device.links)))
+
+
+def _with_what_was_told(old: Mapping[UnitId, Device], devices: list[Device], unread: tuple[UnitId, ...]) -> list[Device]:
+    """Return the devices with what the drivers of the unread ones told before: facts, and instances that are children of them.
+
+    Without this an instance that is held would be lost, and its GPU handed out as a whole, because somebody without the driver's library
+    looked at the machine.
+    """
+    there = {device.unit for device in devices}
+    kept = [replace(device, **_told(old[device.unit])) if device.unit in unread and device.unit in old else device for device in devices]
+    cut = {device.unit for device in kept if device.unit in unread and device.kind == MIG_PARENT}
+    return kept + [device for unit, device in sorted(old.items()) if device.parent in cut and unit not in there and device.kind == MIG]
+
+
+def _told(device: Device) -> dict[str, Any]:
+    """Return what a device's own driver told of it."""
+    told: dict[str, Any] = {"memory_bytes": device.memory_bytes, "links": device.links, "fault": device.fault}
+    if device.kind == MIG_PARENT:
+        told["kind"] = device.kind
+    if device.name is not None:
+        told["name"] = device.name
+    return told
 
 
 def contradict(one: Device, other: Device) -> bool:
@@ -178,6 +212,9 @@ ATTRIBUTES: tuple[tuple[str, Callable[[Device], object]], ...] = (
     ("resettable", lambda device: device.resettable),
     ("kind", lambda device: device.kind),
     ("name", lambda device: device.name),
+    ("memory", lambda device: None if device.memory_bytes is None else format_bytes(device.memory_bytes)),
+    ("links", lambda device: ", ".join(device.links) or None),
+    ("fault", lambda device: device.fault),
     ("identity", lambda device: device.identity),
 )
 

@@ -68,7 +68,7 @@ class NodeSettings(Value, frozen=True):
     disk_allocation_ratio: Ratio = 1000
     reserved_huge_pages: tuple[ReservedPages, ...] = ()
     inventories: tuple[Inventory, ...] = ()
-    device_kinds: tuple[str, ...] = ("accelerator", "gpu", "vf")
+    device_kinds: tuple[str, ...] = ("accelerator", "gpu", "mig", "vf")
     device_units: tuple[UnitId, ...] = ()
     file_backed_memory_bytes: Annotated[int, Meta(ge=0)] = 0
     max_concurrent_builds: Annotated[int, Meta(ge=0)] = 0

@@ -19,6 +19,10 @@ CELLS_MAX = 1024
 Quantity = Annotated[int, Meta(ge=0, le=1 << 62)]
 PageKib = Annotated[int, Meta(ge=1, le=1 << 40)]
 CPUS_MAX = 8192
+MIG = "mig"
+"""The kind of an instance of a GPU, which has a name and memory of its own."""
+MIG_PARENT = "mig-parent"
+"""The kind of a GPU that is cut into instances."""
 DEVICES_MAX = 16384
 
 
@@ -84,7 +88,8 @@ class Device(Value, frozen=True):
     """One device that could be handed out.
 
     `unit` is its stable name (by serial or UUID where it has one, else by address), `address` where it sits today. `parent` is the
-    physical function of a virtual one. `kind` is the coarse use: gpu, accelerator, nvme, storage, nic, usb, vf, bridge, other.
+    physical function of a virtual one, or the GPU of a MIG instance. `kind` is the coarse use: gpu, mig (an instance), mig-parent (a GPU
+    that is cut into instances and no use as a whole), accelerator, nvme, storage, nic, usb, vf, bridge, other.
     """
 
     unit: UnitId
@@ -109,6 +114,8 @@ class Device(Value, frozen=True):
     """The device's own memory."""
     links: tuple[UnitId, ...] = ()
     """The devices to which it has a direct link (NVLink), sorted."""
+    fault: str | None = None
+    """What its driver says is wrong with it; such a device is not handed out."""
     mdev_types: tuple[MdevType, ...] = ()
     dev_type: Literal["PCI", "PF", "VF", "VDPA"] | None = None
     """The PCI type where a driver knows it; else it follows from `kind` and `sriov_total`: `pci_type`."""
@@ -142,7 +149,8 @@ class Machine(Value, frozen=True):
 
     `usable_cpus` are the CPUs this process may use (affinity and cpuset), None if it may use all that are online.
     `memory_limit_bytes` is the cgroup's limit, None if there is none. `cores_named` is False where the kernel has topology files that name
-    no cores: each CPU then counts as a core. `notes` say what could not be read or is odd.
+    no cores: each CPU then counts as a core. `notes` say what could not be read or is odd. `unread` are devices whose own driver could not
+    be asked this time: what it told of them before still stands.
     """
 
     cpus: tuple[Cpu, ...] = ()
@@ -157,3 +165,4 @@ class Machine(Value, frozen=True):
     traits: tuple[str, ...] = ()
     model: str | None = None
     notes: tuple[str, ...] = ()
+    unread: tuple[UnitId, ...] = ()
