@@ -14,6 +14,7 @@ from typing import Protocol
 import immutables
 import msgspec
 
+from earmark.core.fit import device_policy
 from earmark.core.model.cpuset import cpus_of, format_cpu_list, mask_of
 from earmark.core.model.exclusion import slot_table
 from earmark.core.model.ids import MEMORY, VCPU, PoolId, ResourceClass, Slot, UnitId, cell_vcpu_pool, class_pool, disk_pool, pages_pool
@@ -25,7 +26,7 @@ from earmark.errors import InvalidRequest
 
 ROOT_DISK = "root"
 NOTHING_PROVIDED = Provided()
-OWN_CLASSES = frozenset({"VCPU", "PCPU", "MEMORY_MB", "MEMORY_BYTES", "DISK_GB", "DISK_BYTES", "PAGES"})
+OWN_CLASSES = device_policy.OWN_CLASSES
 """Classes that are counted from the machine itself: neither inventoried by hand nor asked for by name."""
 
 
@@ -181,11 +182,12 @@ def withdrawn_class(pool: PoolId) -> str:
 def build_layout(machine: Machine, settings: NodeSettings, provided: Provided = NOTHING_PROVIDED, *, strict: bool = True) -> Layout:
     """Return what may be handed out on a machine under a node's settings, with what provider configuration adds to it.
 
-    A class that the settings have as well is the settings'. Memory may be file-backed: then no huge page is handed out (C14).
+    A class that the settings have as well is the settings', be it an inventory or one of units. Memory may be file-backed: then no huge
+    page is handed out (C14).
 
     Raises InvalidRequest on settings that contradict each other (sets under `pool`, none under `split`, overlapping `split` sets,
-    reserved_host_cpus beside sets: Nova 34, virt/libvirt/driver.py) and, if `strict`, on settings that name a CPU, cell or page size
-    which the machine has not. With `strict` False those are passed over: a machine may lose a CPU that its settings still name.
+    reserved_host_cpus beside sets: Nova 34, virt/libvirt/driver.py; a device policy that cannot be) and, if `strict`, on settings that
+    name a CPU, cell or page size which the machine has not. With `strict` False those are passed over: a machine may lose a CPU that its settings still name.
     """
     online = mask_of(cpu.id for cpu in machine.cpus)
     usable = online if machine.usable_cpus is None else online & mask_of(machine.usable_cpus)
@@ -198,9 +200,9 @@ def build_layout(machine: Machine, settings: NodeSettings, provided: Provided = 
     by_cell: dict[int, list[Cpu]] = {}
     for cpu in sorted(machine.cpus, key=lambda cpu: (cpu.core, cpu.id)):
         by_cell.setdefault(cpu.cell, []).append(cpu)
-    devices = sorted(machine.devices, key=lambda device: (device.address or "", device.unit))
-    sound = [device for device in devices if device.fault is None]
-    granted = [device for device in sound if device.kind in settings.device_kinds or device.unit in settings.device_units]
+    device_policy.check_policy(machine, settings, strict=strict)
+    devices, units = device_policy.applied(machine, settings)
+    granted = [device for device in devices if device.unit in units]
     near = Counter(device.cell for device in granted)
     cells = tuple(
         _cell(
@@ -226,7 +228,7 @@ def build_layout(machine: Machine, settings: NodeSettings, provided: Provided = 
         base_pools=tuple(cell.base.pool for cell in cells), vcpu_pools=tuple(cell.vcpu_pool for cell in cells),
         memory=_memory(machine, settings), disks=_disks(machine, settings), classes=_classes(settings, provided),
         devices=immutables.Map({kind: tuple(d for d in granted if d.kind == kind) for kind in {d.kind for d in granted}}),
-        known=immutables.Map((device.unit, device) for device in devices), grantable=frozenset(device.unit for device in granted),
+        known=immutables.Map((device.unit, device) for device in devices), grantable=units,
         slots=immutables.Map(slot_table(devices)), above=_above(devices),
         traits=frozenset((*machine.traits, *provided.traits)), networks=_networks(machine, settings, strict=strict), file_backed=bool(settings.file_backed_memory_bytes),
     )  # fmt: skip
@@ -422,7 +424,7 @@ def _disks(machine: Machine, settings: NodeSettings) -> immutables.Map[PoolId, I
 def _classes(settings: NodeSettings, provided: Provided) -> immutables.Map[ResourceClass, Inventory]:
     """Return the plain classes by name; raises InvalidRequest on one named twice, impossible (C11), or counted by the machine itself."""
     classes: dict[ResourceClass, Inventory] = {}
-    own = {inventory.resource_class for inventory in settings.inventories}
+    own = {inventory.resource_class for inventory in settings.inventories} | device_policy.unit_classes(settings)
     for inventory in (*settings.inventories, *(each for each in provided.inventories if each.resource_class not in own)):
         name = inventory.resource_class
         if name in OWN_CLASSES:

@@ -6,6 +6,7 @@ import re
 
 import msgspec
 
+from earmark.core.fit.device_policy import unit_classes
 from earmark.core.fit.layout import build_layout
 from earmark.core.ledger import commands as c
 from earmark.core.ledger import events as e
@@ -139,11 +140,13 @@ def steady(machine: Machine) -> Machine:
 
 
 def kept_of(state: NodeState, provided: Provided) -> tuple[Provided, tuple[str, ...]]:
-    """Return what a node takes of what is provided, and in words what it leaves: classes that its own settings have (K3)."""
-    own = {each.resource_class for each in state.settings.inventories}
+    """Return what a node takes of what is provided, and in words what it leaves: classes that its own settings count (K3)."""
+    own = {each.resource_class for each in state.settings.inventories} | unit_classes(state.settings)
     taken = sorted((each for each in provided.inventories if each.resource_class not in own), key=lambda each: each.resource_class)
     left = sorted(each.resource_class for each in provided.inventories if each.resource_class in own)
-    notes = tuple(f"{name} is in the node's own inventory, which stands" for name in left)
+    units = unit_classes(state.settings)
+    where = {name: "counted by the units of its device policy" if name in units else "in the node's own inventory" for name in left}
+    notes = tuple(f"{name} is {where[name]}, which stands" for name in left)
     return Provided(inventories=tuple(taken), traits=tuple(sorted(set(provided.traits)))), notes
 
 
