@@ -59,6 +59,16 @@ class InvalidRequest(Invalid):
     code = "invalid-request"
 
 
+class InvalidFlavor(InvalidRequest):
+    """A flavor, its image or a PCI alias contradicts itself or the others; `kind` is the name of the exception that Nova raises for it."""
+
+    code = "invalid-flavor"
+
+    def __init__(self, message: str, *, kind: str, **facts: object) -> None:
+        super().__init__(message, kind=kind, **facts)
+        self.kind = kind
+
+
 class InvalidSetting(Invalid):
     """A setting is unknown, of the wrong type, or impossible."""
 
