@@ -13,8 +13,8 @@ from earmark.core.model.cpuset import format_cpu_list
 from earmark.core.model.grant import AmountRow, Grant
 from earmark.core.model.ids import PoolId
 from earmark.core.model.refusal import Holding, Reason, Refusal
-from earmark.core.model.request import Request
-from earmark.core.model.units import counted, format_bytes
+from earmark.core.model.request import DeviceRequest, Request
+from earmark.core.model.units import THOUSAND, counted, format_bytes
 
 NAME_SHOWN_MAX = 60
 LINE_SHOWN_MAX = 2000
@@ -67,6 +67,8 @@ def amount(resource: str, number: int) -> str:
         return counted(number, "shared vCPU")
     if known in BYTES_RESOURCES:
         return format_bytes(number)
+    if known == "share":
+        return f"{number}/{THOUSAND} of {name(rest)}"
     if known == "pages" and rest:
         cell, _, size = rest.partition(":")
         if size.isdigit():
@@ -143,10 +145,24 @@ def request_words(request: Request) -> str:
         parts.append("over " + counted(request.cells or len(request.guest_cells), "guest cell"))
     if request.disk_bytes:
         parts.append(f"{format_bytes(request.disk_bytes)} disk")
-    parts += [f"{device.count} {name(device.kind)}" for device in request.devices]
+    parts += [device_words(device) for device in request.devices]
     parts += [f"{each.amount} {each.resource_class}" for each in request.resources]
     parts += [f"with {trait}" for trait in request.required_traits] + [f"without {trait}" for trait in request.forbidden_traits]
     return ", ".join(parts) or "nothing"
+
+
+def device_words(wish: DeviceRequest) -> str:
+    """Return a wish for devices in a few words: "2 linked gpu", "250/1000 of a gpu", "1 of gpu:GPU-8e94…"."""
+    what = name(wish.kind)
+    if wish.match:
+        what += " with " + " or ".join(name(" ".join(f"{key}={value}" for key, value in sorted(each.items()))) for each in wish.match)
+    if wish.within:
+        what += f" of {', '.join(name(unit) for unit in wish.within[:HOLDERS_SHOWN_MAX])}"
+        what += ", …" if len(wish.within) > HOLDERS_SHOWN_MAX else ""
+    near = f" ({wish.affinity} affinity)" if wish.affinity else ""
+    if wish.share is not None:
+        return f"{wish.share}/{THOUSAND} of a {what}{near}"
+    return f"{wish.count} {'linked ' if wish.linked else ''}{what}{near}"
 
 
 # --- a no --------------------------------------------------------------------------------------------------------------------------

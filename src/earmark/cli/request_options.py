@@ -16,8 +16,9 @@ from typing import Any, NamedTuple, TypeVar, cast, get_args
 import click
 import msgspec
 
+from earmark.cli.device_wishes import device_wishes
 from earmark.core.model import ids
-from earmark.core.model.request import CpuPolicy, DeviceRequest, PageWish, Placement, Request, ResourceAmount, ThreadPolicy
+from earmark.core.model.request import CpuPolicy, PageWish, Placement, Request, ResourceAmount, ThreadPolicy
 from earmark.core.model.units import KIB, parse_bytes, parse_duration_ms
 from earmark.errors import InvalidRecord, InvalidRequest
 
@@ -27,10 +28,11 @@ F = TypeVar("F", bound=Callable[..., Any])
 REQUEST_BYTES_MAX = 4 * 1024 * 1024
 COUNT_MAX = 1 << 20
 NUMBER = re.compile(r"[0-9]{1,19}")
-KIND = re.compile(r"[a-z][a-z0-9_-]{0,31}")
 TRAIT = re.compile(r"[A-Z][A-Z0-9_]{0,254}")
 
-WISHES = ("cpus", "threads", "mem", "pages", "cells", "disk", "gpus", "device", "resource", "trait", "placement")
+WISHES = (
+    "cpus", "threads", "mem", "pages", "cells", "disk", "gpus", "linked", "gpu", "gpu_share", "device", "resource", "trait", "placement",
+)  # fmt: skip
 """The options that a request file replaces."""
 ADDRESS = ("node", "consumer", "owner", "ttl")
 """The options that say where and for whom; they may stand beside a file."""
@@ -86,7 +88,10 @@ def _options(bare: CpuPolicy) -> list[Callable[[F], F]]:
         click.option("--cells", "ask_cells", type=click.IntRange(1, 64), metavar="N", help="Guest NUMA cells."),
         click.option("--disk", "ask_disk", metavar="SIZE", help="Disk space."),
         click.option("--gpus", "ask_gpus", type=click.IntRange(0, 1024), metavar="N", help="GPUs; the same as --device gpu=N."),
-        click.option("--device", "ask_device", multiple=True, metavar="KIND=N", help="Devices of a kind: vf=2."),
+        click.option("--linked", "ask_linked", is_flag=True, default=None, help="GPUs that are all linked to each other (NVLink)."),
+        click.option("--gpu", "ask_gpu", multiple=True, metavar="UUID", help="This GPU or MIG instance; with --gpus N, N of those named."),
+        click.option("--gpu-share", "ask_gpu_share", metavar="PART", help="A part of one GPU: 0.25, or 250 thousandths."),
+        click.option("--device", "ask_device", multiple=True, metavar="KIND=N[,KEY=VALUE]", help="Devices: vf=2, vf=1,tag=x:required."),
         click.option("--resource", "ask_resource", multiple=True, metavar="CLASS=N", help="A plain resource class: CUSTOM_LICENCE=1."),
         click.option("--trait", "ask_trait", multiple=True, metavar="[!]TRAIT", help="A trait that the node must (or !not) have."),
         click.option("--spread", "ask_placement", flag_value="spread", help="Use the emptiest place that fits."),
@@ -122,7 +127,7 @@ def request_from(words: Mapping[str, Any], default_cpu_policy: CpuPolicy) -> Req
     if words["request"] is not None:
         mixed = [name for name in WISHES if words[name] not in (None, ())]
         if mixed:
-            options = ", ".join("--" + (words["placement"] if name == "placement" else name) for name in mixed)
+            options = ", ".join("--" + (words["placement"] if name == "placement" else name.replace("_", "-")) for name in mixed)
             raise InvalidRequest(f"--request {words['request']} and {options} were both given: the file says all of it", found=mixed)
         return read_request(words["request"])
     vcpus, policy = parse_cpus(words["cpus"], default_cpu_policy)
@@ -134,11 +139,10 @@ def request_from(words: Mapping[str, Any], default_cpu_policy: CpuPolicy) -> Req
     if page_kib is not None and not memory_bytes:
         raise InvalidRequest(f"--pages {words['pages']} says how memory is made up, and no --mem is asked for", found=words["pages"])
     required, forbidden = parse_traits(words["trait"])
-    gpus = (DeviceRequest(kind="gpu", count=words["gpus"]),) if words["gpus"] else ()
     return Request(
         vcpus=vcpus, cpu_policy=policy, thread_policy=threads, memory_bytes=memory_bytes, page_kib=page_kib, cells=words["cells"],
         disk_bytes=parse_bytes(words["disk"], what="--disk") if words["disk"] is not None else 0,
-        devices=gpus + tuple(parse_device(text) for text in words["device"]),
+        devices=device_wishes(words),
         resources=tuple(parse_resource(text) for text in words["resource"]),
         required_traits=required, forbidden_traits=forbidden,
         placement=cast("Placement", words["placement"] or "pack"),
@@ -193,14 +197,6 @@ def parse_pages(text: str) -> int | PageWish:
     if size == 0 or size % KIB:
         raise InvalidRequest(f"--pages {text!r} is not a page size: 2MiB, 1GiB, small, large or any is", found=text)
     return size // KIB
-
-
-def parse_device(text: str) -> DeviceRequest:
-    """Return the wish in "vf=2" or "vf"; raises InvalidRequest."""
-    kind, _, number = text.partition("=")
-    if not KIND.fullmatch(kind) or not NUMBER.fullmatch(number or "1") or not 1 <= int(number or "1") <= 1024:  # noqa: PLR2004 - DeviceRequest
-        raise InvalidRequest(f"--device {text!r} is not a kind and a number up to 1024: gpu=2 is", found=text)
-    return DeviceRequest(kind=kind, count=int(number or "1"))
 
 
 def parse_resource(text: str) -> ResourceAmount:

@@ -6,7 +6,7 @@ from earmark.core.ledger import events as e
 from earmark.core.model.cpuset import format_cpu_list
 from earmark.core.model.grant import AmountRow, Grant
 from earmark.core.model.topology import BASE_PAGE_KIB
-from earmark.core.model.units import format_bytes
+from earmark.core.model.units import THOUSAND, format_bytes
 
 LINE_UNITS_MAX = 12
 
@@ -107,6 +107,8 @@ def amount_words(row: AmountRow) -> str:
         return f"{row.amount} shared vCPU{plural}" + (f" on cell {rest}" if rest else "")
     if kind == "memory":
         return format_bytes(row.amount)
+    if kind == "share":
+        return f"{row.amount}/{THOUSAND} of {rest}"
     if kind == "disk":
         return f"{format_bytes(row.amount)} disk" + (f" on {rest}" if rest != "root" else "")
     if kind == "pages":

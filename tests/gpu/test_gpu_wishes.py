@@ -1,0 +1,119 @@
+"""GPUs on the command line: whole ones, linked ones, named ones, parts, and devices with what they must match."""
+
+from __future__ import annotations
+
+import pytest
+
+from earmark.cli.device_wishes import gpu_unit, gpu_wishes, parse_device, parse_share
+from earmark.cli.phrases import device_words
+from earmark.cli.request_options import WISHES, request_from
+from earmark.core.model.ids import UnitId
+from earmark.core.model.request import DeviceRequest
+from earmark.errors import InvalidRequest
+
+A, B = "GPU-8e94a1c2-0001-4000-8000-00000000000a", "GPU-8e94a1c2-0001-4000-8000-00000000000b"
+CUT = "MIG-8e94a1c2-0001-5000-8000-00000000000c"
+
+
+def units(*names: str) -> tuple[UnitId, ...]:
+    """Return the units of GPUs that are named by their UUIDs."""
+    return tuple(UnitId(f"gpu:{name}") for name in names)
+
+
+def wish(count: int | None = None, *names: str, share: str | None = None, linked: bool = False) -> tuple[DeviceRequest, ...]:
+    """Return what the options for GPUs ask for."""
+    return gpu_wishes(count, names, share, linked=linked)
+
+
+def test_options_for_gpus_become_one_wish() -> None:
+    """A number, linked ones, all that are named, some of those named, a part, and instances are each one DeviceRequest."""
+    assert wish() == wish(0) == ()
+    assert wish(2) == (DeviceRequest(kind="gpu", count=2),)
+    assert wish(2, linked=True) == (DeviceRequest(kind="gpu", count=2, linked=True),)
+    assert wish(None, A, B, A) == (DeviceRequest(kind="gpu", count=2, within=units(A, B)),)
+    assert wish(1, A, B) == (DeviceRequest(kind="gpu", count=1, within=units(A, B)),)
+    assert wish(None, A, B, linked=True) == (DeviceRequest(kind="gpu", count=2, linked=True, within=units(A, B)),)
+    assert wish(share="0.25") == (DeviceRequest(kind="gpu", share=250),)
+    assert wish(None, A, B, share="500") == (DeviceRequest(kind="gpu", share=500, within=units(A, B)),)
+    assert wish(None, CUT) == (DeviceRequest(kind="mig", within=units(CUT)),)
+    assert wish(None, "pci:0000:41:00.0") == (DeviceRequest(kind="gpu", within=(UnitId("pci:0000:41:00.0"),)),)
+
+
+@pytest.mark.parametrize(
+    ("count", "names", "share", "linked", "words"),
+    [
+        (2, (), "0.5", False, "one GPU"),
+        (1, (), None, True, "several GPUs"),
+        (None, (), None, True, "several GPUs"),
+        (3, (A, B), None, False, "of the 2"),
+        (0, (A,), None, False, "of the 1"),
+        (None, (A, CUT), None, False, "instances"),
+        (None, ("0",), None, False, "UUID"),
+        (None, ("",), None, False, "UUID"),
+        (None, ("GPU 1",), None, False, "UUID"),
+    ],
+)
+def test_what_cannot_be_meant_is_refused_in_words(
+    count: int | None, names: tuple[str, ...], share: str | None, linked: bool, words: str
+) -> None:
+    """A part of two GPUs, one linked GPU, three of two, whole GPUs beside instances, and an index are errors that say what would do."""
+    with pytest.raises(InvalidRequest, match=words):
+        wish(count, *names, share=share, linked=linked)
+
+
+def test_a_name_is_a_uuid_or_a_unit() -> None:
+    """`--gpu` takes the UUID that nvidia-smi shows and the unit that earmark shows."""
+    assert gpu_unit(A) == gpu_unit(f"gpu:{A}") == f"gpu:{A}"
+    assert gpu_unit("amd-0123456789abcdef") == "gpu:amd-0123456789abcdef"
+
+
+@pytest.mark.parametrize(
+    ("text", "thousandths"), [("0.25", 250), ("0.5", 500), ("0.125", 125), ("250", 250), ("1.0", 1000), ("1000", 1000), ("2", 2)]
+)
+def test_a_part_is_a_fraction_or_thousandths(text: str, thousandths: int) -> None:
+    """A part of a GPU is written as a fraction with a point or as thousandths."""
+    assert parse_share(text) == thousandths
+
+
+@pytest.mark.parametrize("text", ["", "0", "0.0", "1", "1.5", "1001", "2.0", "-1", "0.1234", "half", ".5", "25%", "٣٠٠"])
+def test_what_is_no_part_is_refused(text: str) -> None:
+    """Nothing, more than one GPU, and the 1 that could mean either are errors."""
+    with pytest.raises(InvalidRequest, match="not a part"):
+        parse_share(text)
+
+
+def test_a_device_says_what_it_must_match_and_how_near_it_must_be() -> None:
+    """Pairs of key and value become one alternative, and only an affinity behind the last colon is one: addresses have colons."""
+    assert parse_device("vf") == DeviceRequest(kind="vf")
+    assert parse_device("vf=2,vendor_id=8086,physical_network=net 1:required") == DeviceRequest(
+        kind="vf", count=2, match=({"vendor_id": "8086", "physical_network": "net 1"},), affinity="required"
+    )
+    assert parse_device("pci,address=0000:41:00.0") == DeviceRequest(kind="pci", match=({"address": "0000:41:00.0"},))
+    assert parse_device("gpu=2:socket") == DeviceRequest(kind="gpu", count=2, affinity="socket")
+
+
+@pytest.mark.parametrize(
+    "text", ["", "=2", "vf=", "vf=0", "vf=1025", "VF", "vf=2,", "vf,x", "vf,x=", "vf,x=1,x=2", "vf:near", "vf,=1", "vf,x=a\nb"]
+)
+def test_what_is_no_device_is_refused(text: str) -> None:
+    """A number that is none, a pair without key or value, a key twice and an unknown affinity are errors."""
+    with pytest.raises(InvalidRequest, match="--device"):
+        parse_device(text)
+
+
+def test_wishes_are_told_in_words() -> None:
+    """A refusal names what was asked for: linked, a part, of which ones, how near."""
+    assert device_words(DeviceRequest(kind="gpu", count=2, linked=True)) == "2 linked gpu"
+    assert device_words(DeviceRequest(kind="gpu", share=250)) == "250/1000 of a gpu"
+    assert device_words(DeviceRequest(kind="gpu", within=units(A))) == f"1 gpu of gpu:{A}"
+    assert device_words(parse_device("vf=2,tag=a:required")) == "2 vf with tag=a (required affinity)"
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "option"), [("linked", True, "--linked"), ("gpu", (A,), "--gpu"), ("gpu_share", "0.5", "--gpu-share")]
+)
+def test_a_request_file_is_not_mixed_with_options_for_gpus(name: str, value: object, option: str) -> None:
+    """A file says all of the request: beside it, an option for GPUs is an error that names it."""
+    words = dict.fromkeys(WISHES) | {"request": "nowhere.json", name: value}
+    with pytest.raises(InvalidRequest, match=f"nowhere.json and {option} were both given"):
+        request_from(words, "shared")
