@@ -13,10 +13,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from earmark.core.fit.devices import Offer
 from earmark.core.fit.ground import Ground, HostCell
 from earmark.core.fit.guest import Guest, GuestNeed, Kind
 from earmark.core.fit.matching import Hall, cheapest, matching
+from earmark.core.fit.nearby import Nearby
 from earmark.core.fit.pairs import Option
 from earmark.core.fit.places import Choice, place
 from earmark.core.model.cpuset import iterate
@@ -99,15 +99,15 @@ class Ranking(NamedTuple):
         return sorted(found, key=lambda ball: (found[ball], ball))[:BALLS_MAX]
 
 
-def ranking_of(guest: Guest, ground: Ground, offer: Offer, options: Sequence[Sequence[Option | None]]) -> Ranking:
+def ranking_of(guest: Guest, ground: Ground, nearby: Nearby, options: Sequence[Sequence[Option | None]]) -> Ranking:
     """Return the costs of all pairs that are possible; equal guest cells share theirs."""
     known: dict[Kind, tuple[tuple[int | None, ...], tuple[int | None, ...]]] = {}
-    missed = [offer.misses(frozenset((cell.id,))) for cell in ground.cells] if offer.requests else [0] * len(ground.cells)
+    missed = [nearby.misses(cell.id) for cell in ground.cells] if nearby.counts else [0] * len(ground.cells)
     before, after = [], []
     for need, row in zip(guest.cells, options, strict=True):
         if need.kind not in known:
             costs = [
-                None if option is None else _costs(need, cell, guest, option, missed[index], not offer.requests)
+                None if option is None else _costs(need, cell, guest, option, missed[index], not nearby.counts)
                 for index, (cell, option) in enumerate(zip(ground.cells, row, strict=True))
             ]
             known[need.kind] = (tuple(cost and cost[0] for cost in costs), tuple(cost and cost[1] for cost in costs))

@@ -11,6 +11,7 @@ from collections.abc import Iterable, Sequence
 
 from msgspec.structs import replace
 
+from earmark.core.fit.devices import Undecided as UndecidedDevices
 from earmark.core.fit.devices import offered
 from earmark.core.fit.ground import Ground
 from earmark.core.fit.guest import Guest
@@ -36,6 +37,13 @@ def find(guest: Guest | None, ground: Ground, requests: Sequence[DeviceRequest] 
 
     `guest` None has no cells: only its devices are looked for, wherever they are (P15).
     """
+    try:
+        return _found(guest, ground, requests)
+    except UndecidedDevices:
+        return UNDECIDED
+
+
+def _found(guest: Guest | None, ground: Ground, requests: Sequence[DeviceRequest]) -> Found | Refusal:
     if guest is None:
         return _floating(ground, requests)
     problem = problem_of(guest, ground, requests)

@@ -10,10 +10,11 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
-from earmark.core.fit.devices import Offer, affinity_of, offered
+from earmark.core.fit.devices import Offer, offered
 from earmark.core.fit.ground import Ground, HostCell, PageOffer
 from earmark.core.fit.guest import Guest, GuestNeed, Kind
 from earmark.core.fit.matching import Hall, cheapest, independent, matching
+from earmark.core.fit.nearby import Nearby, nearby
 from earmark.core.fit.pairs import Option, ordinary_bytes, pair
 from earmark.core.fit.places import Choice
 from earmark.core.fit.ranking import Ranking, ranking_of
@@ -59,6 +60,7 @@ class Problem(NamedTuple):
     guest: Guest
     ground: Ground
     offer: Offer
+    nearby: Nearby
     options: tuple[tuple[Option | None, ...], ...]
     rows: tuple[int, ...]
 
@@ -78,7 +80,8 @@ def problem_of(guest: Guest, ground: Ground, requests: Sequence[DeviceRequest]) 
             known[need.kind] = tuple(pair(need, cell, guest, ground) for cell in ground.cells)
         options.append(known[need.kind])
     rows = tuple(mask_of(index for index, option in enumerate(row) if option is not None) for row in options)
-    return Problem(guest, ground, offered(requests, ground.stock), tuple(options), rows)
+    offer = offered(requests, ground.stock)
+    return Problem(guest, ground, offer, nearby(offer), tuple(options), rows)
 
 
 def solve(problem: Problem) -> Found | Impossible | Undecided:
@@ -89,7 +92,7 @@ def solve(problem: Problem) -> Found | Impossible | Undecided:
     everywhere = frozenset(cell.id for cell in problem.ground.cells)
     if not _local(problem, everywhere):
         return Impossible()
-    ranking = ranking_of(problem.guest, problem.ground, problem.offer, problem.options)
+    ranking = ranking_of(problem.guest, problem.ground, problem.nearby, problem.options)
     if len(problem.rows) == 1:
         return _single(problem, ranking)
     first = ranking.best(problem.rows, 0)
@@ -259,7 +262,7 @@ def _anchors(problem: Problem, steps: Steps) -> Iterator[int]:
     for row in problem.rows:
         usable |= row
     hosts = [host for host in iterate(usable) if ground.cells[host].id in there]
-    hosts.sort(key=lambda host: (problem.offer.misses(frozenset((ground.cells[host].id,))), host))
+    hosts.sort(key=lambda host: (problem.nearby.misses(ground.cells[host].id), host))
     yield from _more_anchors(problem, 0, hosts, steps)
 
 
@@ -269,7 +272,8 @@ def _more_anchors(problem: Problem, chosen: int, left: Sequence[int], steps: Ste
         yield chosen
         return
     room = len(problem.rows) - chosen.bit_count()
-    if not room or not _local(problem, ids | _ids(problem, left)) or not _enough(problem, ids, left, room):
+    rest = [problem.ground.cells[host].id for host in left]
+    if not room or not _local(problem, ids | frozenset(rest)) or not problem.nearby.enough(ids, rest, room):
         return
     tried = set()
     for index, host in enumerate(left):
@@ -288,17 +292,3 @@ def _kind(problem: Problem, host: int) -> tuple[object, ...]:
     served = tuple(None if option is None else (option.leaving, option.spare is None) for option in (row[host] for row in problem.options))
     networks = tuple(cell.id in cells for _, cells in problem.ground.networks)
     return (problem.offer.kind_of(cell.id), networks, served)
-
-
-def _enough(problem: Problem, ids: frozenset[int], left: Sequence[int], room: int) -> bool:
-    """Say whether so many more cells could suffice, counting each device request alone and taking the richest cells."""
-    cells = problem.ground.cells
-    for request, supply in zip(problem.offer.requests, problem.offer.supply, strict=True):
-        policy = affinity_of(request)
-        if policy not in ("required", "legacy"):
-            continue
-        have = sum(supply.get(cell, 0) for cell in ids) + (supply.get(None, 0) if policy == "legacy" else 0)
-        more = sorted((supply.get(cells[host].id, 0) for host in left), reverse=True)[:room]
-        if have + sum(more) < request.count:
-            return False
-    return True
