@@ -1,0 +1,120 @@
+"""Why devices cannot be had: which request is short, too far from its devices, or excluded by the others.
+
+Rules of this file: each request is first looked at alone without its cells (short), then alone with them (affinity), then all together
+(excluded). Requests for the same thing are one. Numbers are exact: `free` is the most that can be had at once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from msgspec.structs import replace
+
+from earmark.core.fit.device_choice import Board, Wanted, best, oracle
+from earmark.core.fit.device_flow import SHORTAGE, Undecided
+from earmark.core.fit.refusal import short
+from earmark.core.model.refusal import Reason
+from earmark.core.model.request import DeviceRequest
+
+if TYPE_CHECKING:
+    from earmark.core.fit.device_offer import Offer, Part
+
+
+def reasons_of(offer: Offer, cells: frozenset[int] | None) -> list[Reason]:
+    """Return why an offer has no devices for a guest on some cells, nothing if it has."""
+    try:
+        if offer.choose(cells) is not None:
+            return []
+        alone = [reason for part in offer.parts for group in _groups(offer, part) if (reason := _alone(offer, part, group, cells))]
+        shortages = [reason for reason in alone if reason.code == "short"]
+        return shortages or alone or [reason for part in offer.parts if (reason := _together(offer, part, cells))]
+    except Undecided as error:
+        kinds = "+".join(sorted({request.kind for request in offer.requests}))
+        return [Reason(code="undecided", resource=f"device:{kinds}", detail=str(error))]
+
+
+def words_of(request: DeviceRequest) -> str:
+    """Return what a request asks of a device beyond its kind, in words; empty if nothing."""
+    said = [" or ".join(" ".join(f"{key}={want}" for key, want in sorted(each.items())) for each in request.match)]
+    said += [f"within {', '.join(request.within)}" if request.within else "", f"{request.share} thousandths each" if request.share else ""]
+    said += ["linked to each other" if request.linked else ""]
+    said += [f"with {trait}" for trait in request.required_traits] + [f"without {trait}" for trait in request.forbidden_traits]
+    return ", ".join(each for each in said if each)
+
+
+def _groups(offer: Offer, part: Part) -> list[list[int]]:
+    """Return the requests of a part in groups that ask for the same thing, in the order of the requests."""
+    groups: dict[object, list[int]] = {}
+    for number in sorted(part.requests):
+        request = offer.requests[number]
+        key: object = number
+        if not request.linked and request.share is None:
+            alike = replace(request, count=1, alias=None)
+            key = (alike.kind, tuple(tuple(sorted(each.items())) for each in alike.match), replace(alike, match=()))
+        groups.setdefault(key, []).append(number)
+    return list(groups.values())
+
+
+def _alone(offer: Offer, part: Part, group: Sequence[int], cells: frozenset[int] | None) -> Reason | None:
+    """Return why requests for one thing cannot be served even alone, None if they can."""
+    request = offer.requests[group[0]]
+    asked = sum(offer.requests[number].count for number in group)
+    resource, said = f"device:{request.kind}", words_of(request)
+    most = _most(_merged(offer, part, group, None), part)
+    if most < asked:
+        there = sum(len(pool.devices) for pool in part.pools if pool.mask >> group[0] & 1)
+        detail = f"{there} of this kind can be given now" if there else "the node has none that can be given now"
+        if 0 < there != most:
+            detail += f", {most} of them at once"
+        return short(resource, asked, most, detail=f"{detail} ({said})" if said else detail)
+    if cells is None:
+        return None
+    near = _most(_merged(offer, part, group, cells), part)
+    if near >= asked:
+        return None
+    where = ", ".join(map(str, sorted(cells))) or "none"
+    detail = f"affinity {offer.policies[group[0]]} to cells {where}: {near} are near enough, {most} are free in all"
+    detail = f"{detail} ({said})" if said else detail
+    return Reason(code="affinity", resource=resource, asked=asked, free=near, short=asked - near, detail=detail)
+
+
+def _together(offer: Offer, part: Part, cells: frozenset[int] | None) -> Reason | None:
+    """Return why the requests of a part, each of which can be served alone, cannot be served together; None if they can."""
+    wanted = offer.wanted(part, cells)
+    if best(wanted, Board(part.pools)) is not None:
+        return None
+    local = best(offer.wanted(part, None), Board(part.pools)) is not None
+    asked = sum(each.need for each in wanted)
+    most = _most(wanted, part)
+    kinds = "+".join(sorted({offer.requests[each.number].kind for each in wanted}))
+    detail = "each request could be served alone, not all together: a device is given once, and a parent never with its children"
+    if local and cells is not None:
+        detail += f"; on other cells than {', '.join(map(str, sorted(cells)))} they could"
+    return Reason(
+        code="affinity" if local else "excluded", resource=f"device:{kinds}", asked=asked, free=most, short=asked - most, detail=detail
+    )
+
+
+def _merged(offer: Offer, part: Part, group: Sequence[int], cells: frozenset[int] | None) -> list[Wanted]:
+    """Return the requests of a group, which ask for the same thing, as one."""
+    count = sum(offer.requests[number].count for number in group)
+    return [each._replace(need=count) for each in offer.wanted(part, cells) if each.number == group[0]]
+
+
+def _most(wanted: Sequence[Wanted], part: Part) -> int:
+    """Return how many devices requests can get at once; with linked ones or shares, how many if all but one request get what they ask for."""
+    asked = sum(each.need for each in wanted)
+    if all(not each.linked and each.share is None for each in wanted):
+        return asked - oracle(wanted, Board(part.pools), exact=True) // SHORTAGE
+    best_so_far = 0
+    for index, one in enumerate(wanted):
+        low, high = 0, min(one.need, sum(len(pool.devices) for pool in part.pools))
+        others = asked - one.need
+        while low < high:
+            middle = (low + high + 1) // 2
+            tried = [*wanted[:index], one._replace(need=middle), *wanted[index + 1 :]]
+            low, high = (middle, high) if best(tried, Board(part.pools)) is not None else (low, middle - 1)
+        if low or best([*wanted[:index], *wanted[index + 1 :]], Board(part.pools)) is not None:
+            best_so_far = max(best_so_far, others + low)
+    return best_so_far
