@@ -56,7 +56,7 @@ def claim(
     prescribed = None if grant is None else read_grant(grant)
     if prescribed is None and asked.empty:
         raise InvalidRequest(
-            "nothing is asked for: say --cpus, --mem, --disk, --gpus, --device, --resource, --request FILE or --grant FILE"
+            "nothing is asked for: say --cpus, --mem, --disk, --gpus, --device, --resource, --request FILE, --flavor FILE or --grant FILE"
         )
     session.private, session.observe = private, observe
     tracker = session.tracker

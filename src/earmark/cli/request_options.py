@@ -1,4 +1,4 @@
-"""The one request language of claim, run, fit and why-not: options, or a file with the Request struct.
+"""The one request language of claim, run, fit and why-not: options, or a file with the Request struct or with a flavor.
 
 Rules of this file: a wish is parsed once, strictly; a file is not mixed with options that say the same thing. A bare `--cpus N` means what
 the command says (dedicated for run, shared elsewhere).
@@ -34,6 +34,9 @@ WISHES = (
     "cpus", "threads", "mem", "pages", "cells", "disk", "gpus", "linked", "gpu", "gpu_share", "device", "resource", "trait", "placement",
 )  # fmt: skip
 """The options that a request file replaces."""
+NOTHING = "nothing is asked for: say --cpus, --mem, --disk, --gpus, --device, --resource, --request FILE or --flavor FILE"
+FILES = ("request", "flavor")
+"""The options that name a file which says all of it; how to choose among fits may stand beside a flavor, which cannot say it."""
 ADDRESS = ("node", "consumer", "owner", "ttl")
 """The options that say where and for whom; they may stand beside a file."""
 
@@ -66,10 +69,10 @@ def request_options(
     def decorate(command: Callable[..., R]) -> Callable[..., R]:
         @functools.wraps(command)
         def parsed(*args: Any, **options: Any) -> R:
-            words = {name: options.pop("ask_" + name, None) for name in (*WISHES, *ADDRESS, "request")}
+            words = {name: options.pop("ask_" + name, None) for name in (*WISHES, *ADDRESS, *FILES)}
             asked = asked_from(words, default_cpu_policy)
             if required and asked.empty:
-                raise InvalidRequest("nothing is asked for: say --cpus, --mem, --disk, --gpus, --device, --resource or --request FILE")
+                raise InvalidRequest(NOTHING)
             return command(*args, asked=asked, **options)
 
         for option in reversed([*_options(default_cpu_policy), *(_address()[name] for name in ADDRESS if name in address)]):
@@ -97,6 +100,7 @@ def _options(bare: CpuPolicy) -> list[Callable[[F], F]]:
         click.option("--spread", "ask_placement", flag_value="spread", help="Use the emptiest place that fits."),
         click.option("--pack", "ask_placement", flag_value="pack", help="Use the fullest place that fits (the default)."),
         click.option("--request", "ask_request", metavar="FILE", help="The request as JSON, from a file or - (instead of the above)."),
+        click.option("--flavor", "ask_flavor", metavar="FILE", help="A flavor as YAML or JSON, from a file or - (instead of the above)."),
     ]
 
 
@@ -124,12 +128,14 @@ def asked_from(words: Mapping[str, Any], default_cpu_policy: CpuPolicy) -> Asked
 
 def request_from(words: Mapping[str, Any], default_cpu_policy: CpuPolicy) -> Request:
     """Return the Request that options, or the file that they name, describe; raises InvalidRequest or InvalidRecord."""
-    if words["request"] is not None:
-        mixed = [name for name in WISHES if words[name] not in (None, ())]
-        if mixed:
+    named = [name for name in FILES if words[name] is not None]
+    if named:
+        beside = [name for name in WISHES if words[name] not in (None, ()) and not (named == ["flavor"] and name == "placement")]
+        if beside or len(named) > 1:
+            mixed = [*named[1:], *beside]
             options = ", ".join("--" + (words["placement"] if name == "placement" else name.replace("_", "-")) for name in mixed)
-            raise InvalidRequest(f"--request {words['request']} and {options} were both given: the file says all of it", found=mixed)
-        return read_request(words["request"])
+            raise InvalidRequest(f"--{named[0]} {words[named[0]]} and {options} were both given: the file says all of it", found=mixed)
+        return read_request(words["request"]) if named == ["request"] else read_flavor(words["flavor"], words["placement"])
     vcpus, policy = parse_cpus(words["cpus"], default_cpu_policy)
     threads = cast("ThreadPolicy | None", words["threads"])
     if threads is not None and policy == "shared":
@@ -156,6 +162,14 @@ def read_request(source: str) -> Request:
         return msgspec.json.decode(raw, type=Request)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise InvalidRecord(f"request {shown(source)} is not a Request: {error}", source=source) from error
+
+
+def read_flavor(source: str, placement: Placement | None = None) -> Request:
+    """Return the request for the flavor in a YAML or JSON file (`-`: standard input); raises InvalidRecord or InvalidFlavor."""
+    from earmark.cli import flavor_file  # noqa: PLC0415 - the language of flavors costs time that others need not wait for
+
+    request = flavor_file.read_flavor(read_limited(source, "flavor"), "standard input" if source == "-" else source)
+    return request if placement is None else msgspec.structs.replace(request, placement=placement)
 
 
 def read_limited(source: str, what: str) -> bytes:

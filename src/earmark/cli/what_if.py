@@ -46,7 +46,7 @@ def try_it(session: Session, asked: Asked, grant: str | None) -> Grant | Refusal
     prescribed = None if grant is None else read_grant(grant)
     if prescribed is None and asked.empty:
         raise InvalidRequest(
-            "nothing is asked for: say --cpus, --mem, --disk, --gpus, --device, --resource, --request FILE or --grant FILE"
+            "nothing is asked for: say --cpus, --mem, --disk, --gpus, --device, --resource, --request FILE, --flavor FILE or --grant FILE"
         )
     state = session.tracker.node(asked.node)
     found = session.tracker.fit(asked.request, node=state.node, grant=prescribed)

@@ -1,0 +1,83 @@
+"""The file that `--flavor` names: a flavor with its image, how it boots, and the PCI aliases, in YAML or JSON.
+
+Rules of this file: both forms give the same; numbers and truth values are the texts that Nova keeps of them. A file that begins with {
+is JSON and needs no PyYAML. What is not known is an error with its path.
+"""
+
+import json
+from typing import Annotated, Any
+
+import msgspec
+from msgspec import Meta
+
+from earmark.core.flavor.alias import ALIASES_MAX, PciAlias
+from earmark.core.flavor.flavor import Flavor, Image
+from earmark.core.flavor.translate import translate
+from earmark.core.model.request import Request
+from earmark.core.model.value import Value
+from earmark.errors import InvalidRecord
+
+
+class FlavorFile(Value, frozen=True):
+    """What one guest is made of; `boot_from_volume` says that its root disk is a volume."""
+
+    flavor: Flavor
+    image: Image | None = None
+    boot_from_volume: bool = False
+    aliases: Annotated[tuple[PciAlias, ...], Meta(max_length=ALIASES_MAX)] = ()
+
+
+def read_flavor(raw: bytes, source: str) -> Request:
+    """Return the request that a flavor file describes; raises InvalidRecord for its form, InvalidFlavor for what it says."""
+    file = read_file(raw, source)
+    return translate(file.flavor, file.image, boot_from_volume=file.boot_from_volume, aliases=file.aliases)
+
+
+def read_file(raw: bytes, source: str) -> FlavorFile:
+    """Return what a flavor file holds; raises InvalidRecord."""
+    try:
+        text = raw.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise InvalidRecord(f"flavor {source}: is not UTF-8: {error.reason}", source=source) from error
+    if text.lstrip().startswith("{"):
+        plain = _read_json(text, source)
+    else:
+        from earmark.drivers.plain_yaml import read_yaml  # noqa: PLC0415 - YAML is loaded only where it is read
+
+        plain = read_yaml(text, source)
+    try:
+        return msgspec.convert(plain, FlavorFile, strict=False)
+    except msgspec.ValidationError as error:
+        raise InvalidRecord(f"flavor {source}: {error}", source=source) from error
+
+
+def _read_json(text: str, source: str) -> Any:
+    try:
+        return _texts(json.loads(text, object_pairs_hook=_once, parse_float=str, parse_constant=_no_constant))
+    except (ValueError, RecursionError) as error:
+        raise InvalidRecord(f"flavor {source}: is not JSON: {error}", source=source) from error
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Return an object whose keys stand once."""
+    found: dict[str, Any] = {}
+    for key, value in pairs:
+        if key in found:
+            raise ValueError(f"{key!r} stands twice")
+        found[key] = value
+    return found
+
+
+def _no_constant(text: str) -> None:
+    raise ValueError(f"{text} is no value")
+
+
+def _texts(value: Any) -> Any:
+    """Return JSON with its numbers and truth values as texts."""
+    if isinstance(value, dict):
+        return {key: _texts(each) for key, each in value.items()}
+    if isinstance(value, list):
+        return [_texts(each) for each in value]
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    return str(value) if isinstance(value, int) else value
