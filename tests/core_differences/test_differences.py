@@ -7,7 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
-from earmark.core.ledger.differences import LINES_MAX, contradict, differences, vanished_units, with_known_names
+from earmark.core.ledger.differences import LINES_MAX, differences, vanished_units
+from earmark.core.ledger.naming import contradict, with_known_names
 from earmark.core.model.ids import UNIT, UnitId
 from earmark.core.model.topology import Cell, Cpu, Device, Disk, Machine, PagePool
 

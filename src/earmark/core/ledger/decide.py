@@ -20,6 +20,7 @@ from earmark.core.ledger.decide_node import configure, cordon_unit, host, observ
 from earmark.core.ledger.decide_time import came_back, give_back, pids, sweep
 from earmark.core.ledger.decision import Decision, Facts, about
 from earmark.core.ledger.reasons import with_holders
+from earmark.core.ledger.remembering import identified
 from earmark.core.ledger.state import NODE_CORDON, NodeState
 from earmark.core.model.claim import Cause, Claim
 from earmark.core.model.grant import Grant
@@ -112,9 +113,9 @@ def place(state: NodeState, command: c.HoldClaim) -> Grant | Refusal:
         return _refusal(state, Reason(code="node_closed", resource="node", unit=state.name, detail="its machine was never observed"))
     if command.grant is None:
         found = fit(command.request, supply)
-        return with_holders(found, state) if isinstance(found, Refusal) else found
+        return with_holders(found, state) if isinstance(found, Refusal) else identified(found, supply.layout)
     refusal = judge(command.grant, supply, command.request)
-    return with_holders(refusal, state) if refusal is not None else command.grant
+    return with_holders(refusal, state) if refusal is not None else identified(command.grant, supply.layout)
 
 
 def _has_main(state: NodeState, command: c.HoldClaim, main: ClaimId, elsewhere: Claim | None) -> Reason:

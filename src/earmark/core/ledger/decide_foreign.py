@@ -14,7 +14,8 @@ from earmark.core.fit.layout import ROOT_DISK
 from earmark.core.ledger import commands as c
 from earmark.core.ledger import events as e
 from earmark.core.ledger.decision import Decision, Facts, about
-from earmark.core.ledger.state import NodeState, present_units
+from earmark.core.ledger.remembering import identified
+from earmark.core.ledger.state import NodeState
 from earmark.core.model.claim import Claim
 from earmark.core.model.finding import Finding, in_order
 from earmark.core.model.grant import AmountRow, Grant, UnitRow, Use
@@ -94,7 +95,7 @@ def _over(claim: Claim, guest: Guest | None, *, known: bool, complete: bool) -> 
 
 def _grant(state: NodeState, guest: Guest, taken: dict[Slot, ClaimId], own: ClaimId | None) -> tuple[Grant, list[tuple[UnitId, ClaimId]]]:
     """Return what a guest takes of what nobody holds, and the units that it uses although somebody holds them."""
-    present = present_units(state.machine) if state.machine is not None else frozenset()
+    present = state.present
     slots = state.layout.slots if state.layout is not None else {}
     rows: list[UnitRow] = []
     contested = []
@@ -113,7 +114,7 @@ def _grant(state: NodeState, guest: Guest, taken: dict[Slot, ClaimId], own: Clai
     dedicated = sum(unit.startswith(CPU_PREFIX) for unit in dict.fromkeys(guest.units) if unit in present)
     amounts = {VCPU: guest.vcpus - dedicated, MEMORY: guest.memory_bytes, disk_pool(ROOT_DISK): guest.disk_bytes}
     listed = tuple(AmountRow(pool=pool, amount=amount) for pool, amount in sorted(amounts.items()) if amount > 0)
-    return Grant(units=tuple(rows), amounts=listed), contested
+    return identified(Grant(units=tuple(rows), amounts=listed), state.layout), contested
 
 
 def _others(state: NodeState, seen: Mapping[ConsumerId, Guest]) -> list[Finding]:

@@ -21,6 +21,7 @@ from earmark.core.ledger import life_commands as lc
 from earmark.core.ledger.decide import place
 from earmark.core.ledger.decide_life import Draft, create, end_move, report
 from earmark.core.ledger.life_decision import LifeDecision, LifeFacts, World
+from earmark.core.ledger.remembering import identified
 from earmark.core.ledger.state import NODE_CORDON, NodeState
 from earmark.core.model.claim import Claim
 from earmark.core.model.grant import Grant
@@ -240,7 +241,7 @@ def not_worse(state: NodeState, here: Claim, asked: Request) -> Grant | None:
     if used is state.free.used:
         return None
     found = fit(asked, replace(supply, free=replace(state.free, used=used)))
-    return found if isinstance(found, Grant) else None
+    return identified(found, supply.layout) if isinstance(found, Grant) else None
 
 
 def _floating(asked: Request) -> dict[PoolId, int]:

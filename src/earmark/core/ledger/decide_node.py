@@ -11,8 +11,9 @@ from earmark.core.fit.layout import build_layout
 from earmark.core.ledger import commands as c
 from earmark.core.ledger import events as e
 from earmark.core.ledger.decision import Decision, Facts
-from earmark.core.ledger.differences import differences, with_known_names
-from earmark.core.ledger.state import NODE_CORDON, NodeState, present_units
+from earmark.core.ledger.differences import differences
+from earmark.core.ledger.naming import with_known_names
+from earmark.core.ledger.state import NODE_CORDON, NodeState
 from earmark.core.model.claim import Cordon
 from earmark.core.model.ids import UnitId, resource_class
 from earmark.core.model.node import NodeSettings, Provided
@@ -125,8 +126,8 @@ def rehome(state: NodeState, command: c.RehomeNode, _facts: Facts) -> Decision:
 
 
 def observe(state: NodeState, command: c.ObserveMachine, _facts: Facts) -> Decision:
-    """Record a machine that differs from the known one, devices under the names they had."""
-    machine = with_known_names(state.machine, steady(command.machine))
+    """Record a machine that differs from the known one, devices under the names they had; no other card comes to a name that is held."""
+    machine = with_known_names(state.machine, steady(command.machine), state.held_devices)
     if state.machine == machine:
         return Decision(outcome="observed", message="nothing has changed")
     changes = differences(state.machine, machine)
@@ -189,6 +190,5 @@ def uncordon(state: NodeState, command: c.UncordonUnit, _facts: Facts) -> Decisi
 def _known_unit(state: NodeState, unit: UnitId | None) -> None:
     if unit is None:
         return
-    known = present_units(state.machine) if state.machine is not None else frozenset()
-    if unit not in known and unit not in state.missing:
+    if unit not in state.present and unit not in state.missing:
         raise UnknownUnit(f"node {state.name} has no unit {unit}", node=state.node, unit=unit)

@@ -1,26 +1,20 @@
-"""What changed between two looks at a machine: names that stay, units that vanished, and the change in words.
+"""What changed between two looks at a machine: units that vanished, and the change in words.
 
-Rules of this file: pure and total; the address of a device is an attribute, its identity (vendor:product:subsystem, then the serial) says
-which device it is. A serial that only one of the two looks could read contradicts nothing: it is there only while a driver is bound.
+Rules of this file: pure and total; which device of one look is which of the other was settled before (`naming`).
 """
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator
 
-from msgspec.structs import replace
-
+from earmark.core.ledger.naming import contradict
 from earmark.core.model.cpuset import format_cpu_list
-from earmark.core.model.ids import UNIT, UnitId, cpu_unit
-from earmark.core.model.topology import MIG, MIG_PARENT, Cell, Device, Machine
+from earmark.core.model.ids import UnitId, cpu_unit
+from earmark.core.model.topology import Cell, Device, Machine
 from earmark.core.model.units import KIB, format_bytes
 
 LINES_MAX = 100
 TEXT_LENGTH_MAX = 200
-IDENTITY_PARTS = 4
-"""Vendor, product, subsystem vendor, subsystem product; what follows in an identity is the serial."""
 
 
 def differences(old: Machine | None, new: Machine) -> tuple[str, ...]:
@@ -49,86 +43,6 @@ def vanished_units(old: Machine | None, new: Machine) -> frozenset[UnitId]:
     gone = [cpu_unit(cpu.id) for cpu in old.cpus if cpu.id not in there]
     gone += [device.unit for device in old.devices if device.unit not in devices or contradict(device, devices[device.unit])]
     return frozenset(gone)
-
-
-def with_known_names(old: Machine | None, new: Machine) -> Machine:
-    """Return `new` with each device named as before, so that binding another driver or moving a card renames nothing that is held.
-
-    A device that sits where it sat and does not contradict the old one keeps its name and the fuller identity. Another device that would
-    be named by the same address gets a name of its own, `pci:ADDRESS/IDENTITY`: the old unit is gone, not replaced. What only a device's
-    own driver tells (memory, links, instances, faults) stands as it was told before where that driver could not be asked.
-    """
-    if old is None or not old.devices or not new.devices:
-        return new
-    places = {device.address: device for device in old.devices if device.address is not None}
-    units = {device.unit: device for device in old.devices}
-    natural = Counter(device.unit for device in new.devices)
-    names: dict[UnitId, UnitId] = {}
-    named: list[Device] = []
-    for device in new.devices:
-        there = places.get(device.address) if device.address is not None else None
-        kept = _named_as_before(device, there, units.get(device.unit), natural)
-        names[device.unit] = kept.unit
-        named.append(kept)
-    if any(count > 1 for count in Counter(device.unit for device in named).values()):
-        return new
-    related = [_with_names(device, names) for device in named]
-    unread = tuple(sorted({names.get(unit, unit) for unit in new.unread}))
-    devices = _with_what_was_told(units, related, unread) if unread else related
-    return replace(new, devices=tuple(sorted(devices, key=lambda device: device.unit)), unread=unread)
-
-
-def _with_names(device: Device, names: Mapping[UnitId, UnitId]) -> Device:
-    """Return a device whose parent and links have the names that are used from now on."""
-    if device.parent is None and not device.links:
-        return device
-    parent = names.get(device.parent, device.parent) if device.parent else None
-    return replace(device, parent=parent, links=tuple(sorted(names.get(unit, unit) for unit in device.links)))
-
-
-def _with_what_was_told(old: Mapping[UnitId, Device], devices: list[Device], unread: tuple[UnitId, ...]) -> list[Device]:
-    """Return the devices with what the drivers of the unread ones told before: facts, and instances that are children of them.
-
-    Without this an instance that is held would be lost, and its GPU handed out as a whole, because somebody without the driver's library
-    looked at the machine.
-    """
-    there = {device.unit for device in devices}
-    kept = [replace(device, **_told(old[device.unit])) if device.unit in unread and device.unit in old else device for device in devices]
-    cut = {device.unit for device in kept if device.unit in unread and device.kind == MIG_PARENT}
-    return kept + [device for unit, device in sorted(old.items()) if device.parent in cut and unit not in there and device.kind == MIG]
-
-
-def _told(device: Device) -> dict[str, Any]:
-    """Return what a device's own driver told of it."""
-    told: dict[str, Any] = {"memory_bytes": device.memory_bytes, "links": device.links, "fault": device.fault}
-    if device.kind == MIG_PARENT:
-        told["kind"] = device.kind
-    if device.name is not None:
-        told["name"] = device.name
-    return told
-
-
-def contradict(one: Device, other: Device) -> bool:
-    """Say whether two looks cannot have seen the same device: vendor, product, subsystem or a serial that both know differ."""
-    if one.identity is None or other.identity is None:
-        return False
-    first, second = one.identity.split(":", IDENTITY_PARTS), other.identity.split(":", IDENTITY_PARTS)
-    return any(a != b for a, b in zip(first, second, strict=False))
-
-
-def _named_as_before(device: Device, there: Device | None, namesake: Device | None, natural: Counter[UnitId]) -> Device:
-    """Name one device by what was at its address (`there`) and what had its name; `natural` counts the names that drivers give now."""
-    if namesake is not None and not contradict(namesake, device):
-        return _known_as(namesake, device)
-    if there is not None and not contradict(there, device) and not natural[there.unit]:
-        return _known_as(there, device)
-    replaced = there is not None and contradict(there, device) and device.unit.endswith(f":{device.address}")
-    own = UnitId(f"{device.unit}/{device.identity}")
-    return replace(device, unit=own) if (namesake is not None or replaced) and UNIT.fullmatch(own) else device
-
-
-def _known_as(known: Device, device: Device) -> Device:
-    return replace(device, unit=known.unit, identity=max(known.identity or "", device.identity or "", key=len) or None)
 
 
 # --- in words -----------------------------------------------------------------------------------------------------------------------

@@ -16,6 +16,7 @@ from earmark.core.fit.free import CPU_PREFIX, cpu_of
 from earmark.core.fit.layout import Layout, build_layout
 from earmark.core.ledger import events as e
 from earmark.core.ledger.codec import Head, Stored, open_envelope, open_event
+from earmark.core.ledger.remembering import remembered
 from earmark.core.ledger.state import NODE_CORDON, NodeState
 from earmark.core.model.claim import Claim, Quarantine
 from earmark.core.model.grant import Grant, UnitRow
@@ -71,7 +72,8 @@ def _rehomed(state: NodeState, event: e.NodeRehomed, _at_ms: int) -> NodeState:
 
 def _observed(state: NodeState, event: e.MachineObserved, _at_ms: int) -> NodeState:
     layout = _layout(state, event.machine, state.settings, state.provided)
-    return replace(state, machine=event.machine, inventory_version=event.inventory_version, layout=layout)
+    known = remembered(state, layout)
+    return replace(known, machine=event.machine, inventory_version=event.inventory_version, layout=layout)
 
 
 def _configured(state: NodeState, event: e.NodeConfigured, _at_ms: int) -> NodeState:

@@ -4,23 +4,27 @@ Rules of this file: a state is never changed, only followed by another; everythi
 recomputed from the rest and is compared with that at every audit. `StateImage` is the part that snapshots keep.
 """
 
+from collections.abc import Iterator
+
 import immutables
 import msgspec
 
+from earmark.core.fit.device_policy import MDEV, NAMED, parent_local
 from earmark.core.fit.free import EMPTY, Free, Supply
 from earmark.core.fit.layout import Layout, build_layout
 from earmark.core.ledger.codec import NOT_JSON, Head
+from earmark.core.ledger.naming import identities_contradict
 from earmark.core.model.claim import Claim, Cordon, Quarantine
 from earmark.core.model.finding import Finding
-from earmark.core.model.grant import Grant
+from earmark.core.model.grant import Grant, UnitRow
 from earmark.core.model.ids import ClaimId, NodeId, Trait, UnitId
 from earmark.core.model.node import NodeSettings, Provided
-from earmark.core.model.topology import Machine
+from earmark.core.model.topology import Device, Machine
 from earmark.core.model.value import Value
 from earmark.errors import InvalidRecord, InvalidRequest, LedgerBroken
 
-FOLD_VERSION = 2
-FOLDS_READ = frozenset({1, FOLD_VERSION})
+FOLD_VERSION = 3
+FOLDS_READ = frozenset({1, 2, FOLD_VERSION})
 """Versions whose images can still be opened, where nothing else is left to fold from: what a later fold added has its default in them."""
 NODE_CORDON = ""
 """The key of the node's own cordon in `NodeState.cordons`."""
@@ -100,12 +104,36 @@ class NodeState(msgspec.Struct, frozen=True, kw_only=True):
         return self.host or self.name
 
     @property
-    def missing(self) -> frozenset[UnitId]:
-        """Units that are held or quarantined and that the machine no longer has."""
-        if self.machine is None:
+    def present(self) -> frozenset[UnitId]:
+        """The exclusive units that the node has: CPUs that are online, devices, mediated devices, named resources."""
+        if self.machine is None or self.layout is None:
             return frozenset()
-        present = present_units(self.machine)
-        return frozenset(row.unit for _, grant in self.grants() for row in grant.units if not row.unit.startswith("named:")) - present
+        return present_units(self.machine) | frozenset(self.layout.known)
+
+    @property
+    def missing(self) -> frozenset[UnitId]:
+        """Units that are held or quarantined and that the machine no longer has, or has as another card than was given."""
+        if self.machine is None or self.layout is None:
+            return frozenset()
+        known, present = self.layout.known, self.present
+        locals_ = frozenset(device.unit.partition(":")[2] for device in self.machine.devices)
+        return frozenset(row.unit for row in self._rows() if _is_missing(row, known.get(row.unit), present, locals_))
+
+    @property
+    def withdrawn(self) -> frozenset[UnitId]:
+        """Units that are held and that the node's device policy has no more: named resources, mediated devices of a parent that is there."""
+        if self.layout is None:
+            return frozenset()
+        held = frozenset(row.unit for row in self._rows() if row.unit.startswith((NAMED, MDEV)))
+        return held - frozenset(self.layout.known) - self.missing
+
+    @property
+    def held_devices(self) -> dict[UnitId, str | None]:
+        """The devices that are held or quarantined, each with what it was when it was given (None: not known)."""
+        return {row.unit: row.identity for row in self._rows() if row.use == "device" and not row.unit.startswith(NAMED)}
+
+    def _rows(self) -> Iterator[UnitRow]:
+        return (row for _, grant in self.grants() for row in grant.units)
 
     def grants(self) -> list[tuple[ClaimId, Grant]]:
         """All grants that occupy something, live claims and quarantines, by claim id."""
@@ -149,6 +177,15 @@ _images = msgspec.json.Decoder(StateImage)
 def present_units(machine: Machine) -> frozenset[UnitId]:
     """Return the exclusive units that a machine has: CPUs online or offline are not the same, only online ones count."""
     return frozenset([UnitId(f"cpu:{cpu.id}") for cpu in machine.cpus] + [device.unit for device in machine.devices])
+
+
+def _is_missing(row: UnitRow, device: Device | None, present: frozenset[UnitId], parents: frozenset[str]) -> bool:
+    """Say whether a held unit is not there; `parents` are the local names of all devices."""
+    if row.unit.startswith(NAMED):
+        return False
+    if device is not None:
+        return identities_contradict(row.identity, device.identity)
+    return row.unit not in present and not (row.unit.startswith(MDEV) and parent_local(row.unit) in parents)
 
 
 def blocked(cordons: immutables.Map[str, Cordon]) -> tuple[int, frozenset[UnitId]]:

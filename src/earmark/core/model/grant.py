@@ -17,11 +17,16 @@ GRANT_ROWS_MAX = 65536
 
 
 class UnitRow(Value, frozen=True):
-    """One exclusive unit of a grant. `slots` are what it occupies when that is not simply itself (a PF, a whole sliced GPU)."""
+    """One exclusive unit of a grant. `slots` are what it occupies when that is not simply itself (a PF, a whole sliced GPU).
+
+    `identity` is what a device was when it was given (`Device.identity`), made fuller when its serial is read later: another card that
+    comes to its address is not what was given.
+    """
 
     unit: UnitId
     use: Use
     slots: tuple[Slot, ...] = ()
+    identity: str | None = None
 
     @property
     def occupied(self) -> tuple[Slot, ...]:

@@ -1,0 +1,236 @@
+"""Which device of a new look is which of those that are known: names that stay with the card, whatever becomes of its address.
+
+Rules of this file: pure and total; an address is an attribute, the identity (vendor:product:subsystem, then the serial) says which device
+it is. A serial that only one of two looks could read contradicts nothing: it is there only while a driver is bound. What is held stays
+known by its name and identity even while it is not there, so that no other card ever comes to that name. A name is given once.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, NamedTuple
+
+import immutables
+from msgspec.structs import replace
+
+from earmark.core.fit.device_policy import MDEV, parent_local
+from earmark.core.model.exclusion import PCI_ADDRESS
+from earmark.core.model.ids import UNIT, UnitId
+from earmark.core.model.topology import MIG, MIG_PARENT, Device, Machine
+
+IDENTITY_PARTS = 4
+"""Vendor, product, subsystem vendor, subsystem product; what follows in an identity is the serial."""
+UNKNOWN = "-"
+
+Held = Mapping[UnitId, str | None]
+"""The units that somebody holds, each with what it was when it was given."""
+NOTHING_HELD: Held = immutables.Map()
+
+
+def with_known_names(old: Machine | None, new: Machine, held: Held = NOTHING_HELD) -> Machine:
+    """Return `new` with each device named as before, so that binding another driver or moving a card renames nothing that is held.
+
+    A device is known again by its serial, then by a name that is not its address, then by where it sits (if it does not contradict what sat
+    there), then by being the only one of its identity that vanished and came elsewhere. Another device that would be named by the same
+    address gets a name of its own, `pci:ADDRESS/IDENTITY`: the old unit is gone, not replaced. What only a device's own driver tells
+    (memory, links, instances, faults) stands as it was told before where that driver could not be asked.
+    """
+    known = _known(old, held)
+    if not known or not new.devices:
+        return new
+    naming = _Naming(known, Counter(device.identity for device in new.devices if _serial(device.identity)))
+    listed = sorted(new.devices, key=lambda device: (device.unit, device.address or ""))
+    naming.name([device for device in listed if device.parent is None])
+    naming.name([device for device in listed if device.parent is not None])
+    related = [_with_names(device, naming.names) for device in naming.named]
+    unread = tuple(sorted({naming.names.get(unit, unit) for unit in new.unread}))
+    before = {device.unit: device for device in old.devices} if old is not None else {}
+    devices = _with_what_was_told(before, related, unread) if unread else related
+    return replace(new, devices=tuple(sorted(devices, key=lambda device: device.unit)), unread=unread)
+
+
+def contradict(one: Device, other: Device) -> bool:
+    """Say whether two looks cannot have seen the same device: vendor, product, subsystem or a serial that both know differ."""
+    return identities_contradict(one.identity, other.identity)
+
+
+def identities_contradict(one: str | None, other: str | None) -> bool:
+    """Say whether two identities cannot be of the same device; one that is not known contradicts nothing."""
+    if one is None or other is None:
+        return False
+    return any(a != b for a, b in zip(one.split(":", IDENTITY_PARTS), other.split(":", IDENTITY_PARTS), strict=False))
+
+
+def fuller(one: str | None, other: str | None) -> str | None:
+    """Return the identity of two that says more; the first if they contradict each other."""
+    return one if identities_contradict(one, other) else max(one or "", other or "", key=len) or None
+
+
+class _Known(NamedTuple):
+    """A device that is known: where it sat when it was last seen (None: it is not there), and whose child it is."""
+
+    unit: UnitId
+    identity: str | None
+    address: str | None = None
+    parent: UnitId | None = None
+    movable: bool = False
+    """It may be known again by its identity alone: it is no part of another device."""
+
+
+def _known(old: Machine | None, held: Held) -> dict[UnitId, _Known]:
+    """Return what is known by name: the devices of the last look, and what is held though it was not there. What is held has the last word."""
+    known = {
+        device.unit: _Known(device.unit, device.identity, device.address, device.parent, device.parent is None and device.kind != "vf")
+        for device in (old.devices if old is not None else ())
+    }
+    for unit, identity in sorted(held.items()):
+        if unit.startswith(MDEV):
+            local = parent_local(unit)
+            unit = UnitId(f"pci:{local}" if PCI_ADDRESS.match(local) else f"gpu:{local}")  # noqa: PLW2901 - an instance holds its parent's name
+        there = known.get(unit)
+        if there is None:
+            known[unit] = _Known(unit, identity, movable=unit.startswith("pci:"))
+        elif identities_contradict(identity, there.identity):
+            known[unit] = _Known(unit, identity)
+        else:
+            known[unit] = there._replace(identity=fuller(identity, there.identity))
+    return known
+
+
+class _Naming:
+    """The names given in one look, each once: `named` are the devices under them, `names` what each was called by its driver."""
+
+    def __init__(self, known: Mapping[UnitId, _Known], serials: Counter[str | None]) -> None:
+        self.named: list[Device] = []
+        self.names: dict[UnitId, UnitId] = {}
+        self._known = known
+        self._serials = serials
+        self._taken: set[UnitId] = set()
+        self._by_identity: dict[str, list[_Known]] = {}
+        for each in known.values():
+            if each.identity is not None:
+                self._by_identity.setdefault(each.identity, []).append(each)
+        self._places = {each.address: each for each in known.values() if each.address is not None}
+
+    def name(self, devices: list[Device]) -> None:
+        """Name some devices; parents are named before their children."""
+        left = devices
+        for way in (self._by_serial, self._by_name, self._by_place, self._by_old_name):
+            left = [device for device in left if not self._takes(device, way(device))]
+        left = self._moved(left)
+        for device in left:
+            self._give(device, self._fresh(device))
+
+    def _takes(self, device: Device, known: _Known | None) -> bool:
+        """Give a device the name of what it is known as, if it can be that one and nobody else is."""
+        if known is None or known.unit in self._taken or identities_contradict(known.identity, device.identity):
+            return False
+        if known.parent is not None and device.parent is not None and self.names.get(device.parent, device.parent) != known.parent:
+            return False
+        self._give(device, known.unit)
+        return True
+
+    def _give(self, device: Device, unit: UnitId) -> None:
+        known = self._known.get(unit)
+        self._taken.add(unit)
+        self.names.setdefault(device.unit, unit)
+        self.named.append(
+            replace(device, unit=unit, identity=device.identity if known is None else fuller(device.identity, known.identity))
+        )
+
+    def _by_serial(self, device: Device) -> _Known | None:
+        found = self._by_identity.get(device.identity or "", [])
+        alone = _serial(device.identity) and self._serials[device.identity] == 1 and len(found) == 1
+        return found[0] if alone else None
+
+    def _by_name(self, device: Device) -> _Known | None:
+        return self._known.get(device.unit) if not _named_by_address(device) else None
+
+    def _by_place(self, device: Device) -> _Known | None:
+        return self._places.get(device.address) if device.address is not None else None
+
+    def _by_old_name(self, device: Device) -> _Known | None:
+        return next((self._known[name] for name in (device.unit, _own(device)) if name in self._known), None)
+
+    def _moved(self, devices: list[Device]) -> list[Device]:
+        """Name the devices that are the only ones of their identity both among what vanished and among what is new; return the others."""
+        new = Counter(device.identity for device in devices)
+        left = []
+        for device in devices:
+            gone = [each for each in self._by_identity.get(device.identity or "", []) if each.movable and each.unit not in self._taken]
+            alone = (
+                len(gone) == 1 and new[device.identity] == 1 and device.parent is None and device.kind != "vf" and _says(device.identity)
+            )
+            if not (alone and self._takes(device, gone[0])):
+                left.append(device)
+        return left
+
+    def _fresh(self, device: Device) -> UnitId:
+        """Return a name that nothing has or had: its own, or one with its identity where another device has, had or holds that."""
+        there = self._places.get(device.address) if device.address is not None else None
+        replaced = there is not None and identities_contradict(there.identity, device.identity) and _named_by_address(device)
+        if not replaced and self._is_new(device.unit):
+            return device.unit
+        most = len(self._known) + len(self._taken) + 3
+        return _first((_own(device), *(UnitId(f"{device.unit}/{number}") for number in range(2, most))), self._is_new)
+
+    def _is_new(self, unit: UnitId) -> bool:
+        return unit not in self._known and unit not in self._taken and UNIT.fullmatch(unit) is not None
+
+
+def _first(units: Iterable[UnitId], good: Callable[[UnitId], bool]) -> UnitId:
+    """Return the first of some names that is good, else the last: a name too long for a suffix keeps its own form."""
+    last = UnitId("")
+    for unit in units:
+        last = unit
+        if good(unit):
+            break
+    return last
+
+
+def _named_by_address(device: Device) -> bool:
+    return device.address is not None and device.unit.endswith(f":{device.address}")
+
+
+def _own(device: Device) -> UnitId:
+    return UnitId(f"{device.unit}/{device.identity}")
+
+
+def _serial(identity: str | None) -> bool:
+    return identity is not None and identity.count(":") >= IDENTITY_PARTS
+
+
+def _says(identity: str | None) -> bool:
+    """Say whether an identity names at least a vendor and a product."""
+    return identity is not None and UNKNOWN not in identity.split(":", IDENTITY_PARTS)[:2]
+
+
+def _with_names(device: Device, names: Mapping[UnitId, UnitId]) -> Device:
+    """Return a device whose parent and links have the names that are used from now on."""
+    if device.parent is None and not device.links:
+        return device
+    parent = names.get(device.parent, device.parent) if device.parent else None
+    return replace(device, parent=parent, links=tuple(sorted(names.get(unit, unit) for unit in device.links)))
+
+
+def _with_what_was_told(old: Mapping[UnitId, Device], devices: list[Device], unread: tuple[UnitId, ...]) -> list[Device]:
+    """Return the devices with what the drivers of the unread ones told before: facts, and instances that are children of them.
+
+    Without this an instance that is held would be lost, and its GPU handed out as a whole, because somebody without the driver's library
+    looked at the machine.
+    """
+    there = {device.unit for device in devices}
+    kept = [replace(device, **_told(old[device.unit])) if device.unit in unread and device.unit in old else device for device in devices]
+    cut = {device.unit for device in kept if device.unit in unread and device.kind == MIG_PARENT}
+    return kept + [device for unit, device in sorted(old.items()) if device.parent in cut and unit not in there and device.kind == MIG]
+
+
+def _told(device: Device) -> dict[str, Any]:
+    """Return what a device's own driver told of it."""
+    told: dict[str, Any] = {"memory_bytes": device.memory_bytes, "links": device.links, "fault": device.fault}
+    if device.kind == MIG_PARENT:
+        told["kind"] = device.kind
+    if device.name is not None:
+        told["name"] = device.name
+    return told
