@@ -64,13 +64,14 @@ class DeviceStock(msgspec.Struct, frozen=True):
     """The devices that could be given now (free, not blocked, to be handed out), in order of address, and what each occupies.
 
     `sockets` is the socket of each host cell, None where it has none or several. `shares` are the thousandths that are left of each
-    device of which shares are given.
+    device of which shares are given. `addresses` are those of parents, also of such as are not here.
     """
 
     devices: tuple[Device, ...] = ()
     slots: Mapping[UnitId, tuple[Slot, ...]] = immutables.Map()
     sockets: Mapping[int, int | None] = immutables.Map()
     shares: Mapping[UnitId, int] = immutables.Map()
+    addresses: Mapping[UnitId, str] = immutables.Map()
 
 
 class Ground(msgspec.Struct, frozen=True):
