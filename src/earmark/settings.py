@@ -27,7 +27,7 @@ LogFormat = Literal["console", "json"]
 Colour = Literal["auto", "always", "never"]
 
 PREFIX = "EARMARK_"
-NOT_SETTINGS = re.compile(r"EARMARK_(CLAIM|CPUS|CELLS|NODE|PCI|TEST_\w+)")
+NOT_SETTINGS = re.compile(r"EARMARK_(CLAIM|CPUS|CELLS|NODE|PCI|GPU_SHARES|TEST_\w+)")
 """What `earmark run` and `--format env` tell a child; a child that calls earmark again must not stumble over it."""
 ONLY_OUTSIDE_FILES = frozenset({"machine_root"})
 FILE_BYTES_MAX = 64 * 1024

@@ -31,7 +31,7 @@ from earmark.core.model.units import parse_duration_ms
 from earmark.errors import Conflict, EarmarkError, InvalidRequest, LedgerBroken
 from earmark.launch.child import Ended, GatedChild
 from earmark.launch.confine import Confinement, confine
-from earmark.launch.formats import environment, notes_on
+from earmark.launch.formats import notes_on, run_environment
 from earmark.launch.portion import Portion, portion_of
 
 if TYPE_CHECKING:
@@ -70,7 +70,8 @@ def run(
 ) -> int:
     r"""Run a command confined to what it claims; its exit status is returned.
 
-    The claim ends with the command and all that it started. Said on standard error: the claim, and what confinement could be had.
+    The claim ends with the command and all that it started. Said on standard error: the claim, and what confinement could be had. It sees
+    the GPUs of its claim and no others.
 
     \b
     earmark run --cpus 4 --mem 8GiB -- make -j4
@@ -137,7 +138,7 @@ class Launch:
             self.bound = (self._runner(), self._child())
             answer = self.tracker.confirm(claim.id, ttl_ms=self.asked.ttl_ms, holders=self.bound)
             self._say(live(answer), portion, self.confinement)
-            self.child.open_gate(environment(portion), groups=self.confinement.groups)
+            self.child.open_gate(run_environment(portion), groups=self.confinement.groups)
         return self.child.wait()
 
     def finish(self, claim: Claim, ended: Ended) -> None:
@@ -212,7 +213,7 @@ def run_out(claim: Claim, portion: Portion, made: Confinement, pid: int) -> RunO
     return RunOut(
         claim=claim.id, node=portion.node, pid=pid, holds=phrases.what_is_held(claim.grant), cpus=list(portion.cpus),
         exclusive=portion.exclusive, confined=made.way, cgroup=made.cgroup, memory_limit_bytes=made.memory_limit_bytes,
-        until=maybe(claim.deadline_ms), environment=environment(portion), notes=[*made.notes, *notes_on(portion)],
+        until=maybe(claim.deadline_ms), environment=run_environment(portion), notes=[*made.notes, *notes_on(portion)],
     )  # fmt: skip
 
 

@@ -16,7 +16,8 @@ import msgspec
 from earmark.core.ledger.state import NodeState
 from earmark.core.model.claim import Claim
 from earmark.core.model.cpuset import format_cpu_list
-from earmark.core.model.units import MIB, format_bytes
+from earmark.core.model.topology import MIG
+from earmark.core.model.units import MIB, THOUSAND, format_bytes
 from earmark.errors import InvalidRequest
 from earmark.launch.portion import AMD, NVIDIA, GivenDevice, Portion, portion_of
 
@@ -24,6 +25,11 @@ KIB = 1024
 VMID_DIGITS_MAX = 9
 QM_NUMA_MAX = 8
 QM_HOSTPCI_MAX = 16
+NO_GPU = {
+    NVIDIA: {"CUDA_VISIBLE_DEVICES": "", "NVIDIA_VISIBLE_DEVICES": "void"},
+    AMD: {"ROCR_VISIBLE_DEVICES": "", "HIP_VISIBLE_DEVICES": "-1"},
+}
+"""The variables with which a program sees no GPU of a vendor."""
 QM_HUGE_PAGES = {2 * KIB: "2", KIB * KIB: "1024"}
 """Page size in KiB to the value of qm's `hugepages` (MiB; Proxmox VE 8, qm.conf)."""
 
@@ -66,12 +72,31 @@ def environment(portion: Portion) -> dict[str, str]:
     if amd:
         told["ROCR_VISIBLE_DEVICES"] = ",".join(amd)
         told["HIP_VISIBLE_DEVICES"] = ",".join(str(index) for index in range(len(amd)))
+    shares = [f"{device.uuid or device.unit}={device.share}" for device in portion.devices if device.share is not None]
+    if shares:
+        told["EARMARK_GPU_SHARES"] = ",".join(shares)
     return told
+
+
+def run_environment(portion: Portion) -> dict[str, str]:
+    """Return the variables for a command that `run` starts: those of `environment`, and of a vendor of which it was given no GPU it sees none.
+
+    Nothing is visible with CUDA_VISIBLE_DEVICES and ROCR_VISIBLE_DEVICES empty (ROCR-Runtime, amd_filter_device), NVIDIA_VISIBLE_DEVICES
+    `void` (NVIDIA container toolkit), HIP_VISIBLE_DEVICES -1 (ROCm CLR, rocdevice: an empty one counts as not set). A GPU whose UUID is not
+    known leaves its vendor's variables as they were.
+    """
+    vendors = {device.vendor or NVIDIA for device in portion.devices if device.is_gpu}
+    hidden: dict[str, str] = {}
+    for vendor, nothing in NO_GPU.items():
+        if vendor not in vendors:
+            hidden |= nothing
+    return hidden | environment(portion)
 
 
 def gpu_uuids(portion: Portion, vendor: str) -> list[str]:
     """Return the UUIDs of a claim's GPUs of one PCI vendor; a GPU of no known vendor counts as NVIDIA's (its names begin with GPU-, MIG-)."""
-    return [device.uuid for device in portion.devices if device.uuid and (device.vendor or NVIDIA) == vendor]
+    found = [device.uuid for device in portion.devices if device.uuid and (device.vendor or NVIDIA) == vendor]
+    return list(dict.fromkeys(found))
 
 
 def notes_on(portion: Portion) -> Iterator[str]:
@@ -81,8 +106,13 @@ def notes_on(portion: Portion) -> Iterator[str]:
     for device in portion.devices:
         if device.device is None:
             yield f"{device.unit} is not on the machine any more"
-        elif device.device.kind == "gpu" and not device.uuid:
+        elif device.is_gpu and not device.uuid:
             yield f"{device.unit}: the GPU's UUID is not known, so no *_VISIBLE_DEVICES names it"
+        if device.share is not None:
+            yield f"{device.unit}: {device.share}/{THOUSAND} of it is a promise among claims; nothing holds the program to it"
+    instances = sum(device.device is not None and device.device.kind == MIG for device in portion.devices)
+    if instances > 1:
+        yield f"{instances} MIG instances: a CUDA program uses only the first that it is shown (NVIDIA MIG user guide)"
 
 
 def env(portion: Portion) -> Rendering:
@@ -229,7 +259,8 @@ def json(portion: Portion) -> Rendering:
         "memory_cells": list(portion.memory_cells),
         "pages": [row._asdict() for row in portion.pages],
         "devices": [
-            {"unit": each.unit, "uuid": each.uuid, "address": each.address, "present": each.device is not None} for each in portion.devices
+            {"unit": each.unit, "uuid": each.uuid, "address": each.address, "present": each.device is not None, "share": each.share}
+            for each in portion.devices
         ],
         "guest_cells": list(portion.cells),
         "environment": environment(portion),

@@ -14,11 +14,13 @@ from earmark.core.ledger.state import NodeState
 from earmark.core.model.claim import Claim
 from earmark.core.model.cpuset import cpus_of
 from earmark.core.model.grant import GrantCell
-from earmark.core.model.ids import MEMORY, VCPU, UnitId
+from earmark.core.model.ids import MEMORY, VCPU, UnitId, shared_unit
 from earmark.core.model.topology import BASE_PAGE_KIB, Device
 
 KIB = 1024
 GPU_UUID = re.compile(r"(?:GPU|MIG)-[0-9A-Za-z][0-9A-Za-z-]{1,120}(?:/[0-9]{1,3}){0,2}")
+AMD_SERIAL = re.compile(r"amd-([0-9a-f]{16})")
+IDENTITY_PARTS = 4
 PCI_ADDRESS = re.compile(r"[0-9a-f]{4,8}:[0-9a-f]{2}:[0-9a-f]{2}\.[0-7]")
 NVIDIA = "10de"
 AMD = "1002"
@@ -33,17 +35,31 @@ class GivenPages(NamedTuple):
 
 
 class GivenDevice(NamedTuple):
-    """A device of the claim. `uuid` is a GPU's own name, `address` its PCI address, `device` what the machine says (None: it is gone)."""
+    """A device of the claim. `uuid` is a GPU's own name, `address` its PCI address, `device` what the machine says (None: it is gone).
+
+    `share` are the thousandths of it that the claim has, None if it has all of it.
+    """
 
     unit: UnitId
     uuid: str | None
     address: str | None
     device: Device | None
+    share: int | None = None
+
+    @property
+    def is_gpu(self) -> bool:
+        """Whether the *_VISIBLE_DEVICES variables are about it: a GPU, an instance of one, an accelerator of NVIDIA or AMD."""
+        if self.unit.startswith("gpu:"):
+            return True
+        return self.device is not None and (
+            self.device.kind == "gpu" or (self.device.kind == "accelerator" and self.vendor in (NVIDIA, AMD))
+        )
 
     @property
     def vendor(self) -> str:
         """The PCI vendor as four hexadecimal digits, "" if it is not known."""
-        return ((self.device.vendor_id if self.device else None) or "").lower().removeprefix("0x")
+        known = ((self.device.vendor_id if self.device else None) or "").lower().removeprefix("0x")
+        return known or (AMD if self.unit.startswith("gpu:amd-") else "")
 
 
 class Portion(NamedTuple):
@@ -85,7 +101,7 @@ def portion_of(claim: Claim, state: NodeState) -> Portion:
         memory_cells=tuple(sorted({row.cell for row in rows})),
         memory_bytes=grant.amount(MEMORY) + sum(row.number * row.size_kib * KIB for row in rows if row.size_kib == base_kib),
         pages=tuple(row for row in rows if row.size_kib != base_kib),
-        devices=tuple(given(row.unit, state) for row in grant.units if row.use == "device"),
+        devices=tuple(devices_of(claim, state)),
         cells=grant.cells,
     )
 
@@ -97,6 +113,15 @@ def pages_of(claim: Claim) -> Iterator[GivenPages]:
         cell, _, size = rest.partition(":")
         if kind == "pages" and cell.isdecimal() and size.isdecimal():
             yield GivenPages(int(cell), int(size), row.amount)
+
+
+def devices_of(claim: Claim, state: NodeState) -> Iterator[GivenDevice]:
+    """Yield the devices of a claim: those that are all its own, then those of which it has a share."""
+    yield from (given(row.unit, state) for row in claim.grant.units if row.use == "device")
+    for row in claim.grant.amounts:
+        unit = shared_unit(row.pool)
+        if unit is not None:
+            yield given(unit, state)._replace(share=row.amount)
 
 
 def shared_cpus(claim: Claim, state: NodeState) -> tuple[int, ...]:
@@ -113,7 +138,23 @@ def given(unit: UnitId, state: NodeState) -> GivenDevice:
     """Return a unit of a grant with what is known of the device behind it."""
     devices = state.machine.devices if state.machine else ()
     device = next((each for each in devices if each.unit == unit), None)
+    if device is None and state.layout is not None:
+        device = state.layout.known.get(unit)  # what the device policy adds: mediated devices, named resources
     kind, _, local = unit.partition(":")
-    uuid = local if kind == "gpu" and GPU_UUID.fullmatch(local) else None
+    uuid = gpu_uuid(local) if kind == "gpu" else None
+    if uuid is None and device is not None and device.identity is not None and device.kind in ("gpu", "accelerator"):
+        uuid = gpu_uuid(":".join(device.identity.split(":")[IDENTITY_PARTS:]))  # a GPU that was first known by its address keeps that name
     address = device.address if device and device.address else local if kind == "pci" else None
     return GivenDevice(unit, uuid, address if address and PCI_ADDRESS.fullmatch(address) else None, device)
+
+
+def gpu_uuid(serial: str) -> str | None:
+    """Return a GPU's serial as its vendor's programs accept it, None if it is none.
+
+    NVIDIA: GPU-UUID and MIG-UUID (CUDA programming guide, CUDA_VISIBLE_DEVICES). AMD: GPU- and the 16 digits of its unique id (ROCm, GPU
+    isolation).
+    """
+    if GPU_UUID.fullmatch(serial):
+        return serial
+    match = AMD_SERIAL.fullmatch(serial)
+    return f"GPU-{match[1]}" if match else None
