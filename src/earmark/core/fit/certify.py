@@ -247,7 +247,7 @@ class _Placing:
     def _from(self, index: int, left: _Left) -> bool:
         """Say whether the guest cells that are left can lie on the host cells from `index` on."""
         if not any(left.counts):
-            return self._near(left.used)
+            return self._within(left.leaving, left.ordinary) and self._near(left.used)
         if not self._hopeful(index, left):
             return False
         key = (index, left.counts, self._key(left.used))
@@ -291,8 +291,12 @@ class _Placing:
                 costs = [pair for row in self.costs[index:] if (pair := row[kind]) is not None]
                 leaving += sum(sorted(pair.leaving for pair in costs)[:count])
                 ordinary += sum(sorted(pair.ordinary for pair in costs)[:count])
-        within = self.ground.leaving_max is None or leaving <= self.ground.leaving_max
-        return within and (self.ground.ordinary_max is None or ordinary <= self.ground.ordinary_max)
+        return self._within(leaving, ordinary)
+
+    def _within(self, leaving: int, ordinary: int) -> bool:
+        """Say whether the whole node has so much."""
+        cpus, memory = self.ground.leaving_max, self.ground.ordinary_max
+        return (cpus is None or leaving <= cpus) and (memory is None or ordinary <= memory)
 
     def _matched(self, index: int, counts: tuple[int, ...]) -> bool:
         """Say whether so many guest cells of each kind have host cells of their own from `index` on: one augmenting path for each."""
