@@ -11,6 +11,7 @@ import click
 import msgspec
 
 from earmark.cli import output as o
+from earmark.cli import output_cases as cases
 from earmark.cli import output_lives as lives
 from earmark.cli import output_machine as m
 from earmark.cli import output_scenario as book
@@ -91,6 +92,7 @@ ANSWERS: tuple[tuple[str, type[msgspec.Struct]], ...] = (
     ("show CLAIM, of one that has ended", o.EndedOut),
     ("who", o.WhoOut),
     ("fit, why-not, a refused claim", o.FitOut),
+    ("fit --cases, a line a case", cases.CaseOut),
     (
         "claim, confirm, abort, renew, release, return, instance attach, detach, unshelve, move came-back, node add, observe, set, disable, enable, retire, restore, cordon, uncordon, rehome",
         o.AnswerOut,

@@ -14,16 +14,29 @@ from earmark.core.model.grant import Grant
 from earmark.core.model.refusal import Refusal
 from earmark.errors import InvalidRequest
 
+JOBS_MAX = 256
+
 
 @click.command(cls=Verb)
 @request_options("shared", required=False)
 @click.option("--grant", metavar="FILE", help="Judge exactly this grant, as JSON.")
+@click.option("--cases", metavar="FILE", help="Answer a file of hosts and requests, one a line (- is standard input).")
+@click.option("--jobs", type=click.IntRange(1, JOBS_MAX), metavar="N", help="With --cases: so many processes (1).")
 @click.pass_obj
-def fit(session: Session, *, asked: Asked, grant: str | None) -> int:
+def fit(session: Session, *, asked: Asked, grant: str | None, cases: str | None, jobs: int | None) -> int:
     """Say where a request would go.
 
-    Nothing is taken. Exit code 0: it fits, 3: it does not, with every reason.
+    Nothing is taken. Exit code 0: it fits, 3: it does not, with every reason. With --cases: 0: every line is answered, 1: some answer
+    is not known, 2: some line is no case.
     """
+    if cases is not None:
+        if not asked.empty or grant is not None or asked.node is not None:
+            raise InvalidRequest("--cases FILE says both what is wanted and where: no other wish, --grant or --node stands beside it")
+        from earmark.cli.fit_cases import fit_cases  # noqa: PLC0415 - what a single question does not need
+
+        return fit_cases(session, cases, jobs or 1)
+    if jobs is not None:
+        raise InvalidRequest("--jobs N is for --cases FILE")
     found = try_it(session, asked, grant)
     return EXIT_REFUSED if isinstance(found, Refusal) else 0
 
