@@ -15,6 +15,7 @@ import immutables
 import msgspec
 
 from earmark.core.fit import device_policy
+from earmark.core.fit.device_groups import above_of, groups_of
 from earmark.core.model.cpuset import cpus_of, format_cpu_list, mask_of
 from earmark.core.model.exclusion import slot_table
 from earmark.core.model.ids import MEMORY, VCPU, PoolId, ResourceClass, Slot, UnitId, cell_vcpu_pool, class_pool, disk_pool, pages_pool
@@ -94,6 +95,7 @@ class Layout(msgspec.Struct, frozen=True, kw_only=True):
     `exclusive`: a dedicated CPU that is held is not a shared one. `shrinks`: the shared set is the pool less the dedicated CPUs.
     `devices` are those that may be handed out, by kind, in order of address; `known` all devices; `slots` what each occupies;
     `above` the own slots of its parents, which a parent that was given before this child appeared holds alone.
+    `groups` are, for each device whose IOMMU group has others and is kept together, those others (bridges are no part of a group).
     `pages` are the page pools of all cells, each with its cell. `networks` are the cells of each network, "" the tunnelled ones.
     `file_backed`: guests' memory is files, and no huge page is handed out.
     """
@@ -124,6 +126,7 @@ class Layout(msgspec.Struct, frozen=True, kw_only=True):
     slots: immutables.Map[UnitId, tuple[Slot, ...]]
     above: immutables.Map[UnitId, tuple[Slot, ...]]
     traits: frozenset[str]
+    groups: immutables.Map[UnitId, tuple[UnitId, ...]] = immutables.Map()
     networks: immutables.Map[str, frozenset[int]] = immutables.Map()
     file_backed: bool = False
 
@@ -229,7 +232,7 @@ def build_layout(machine: Machine, settings: NodeSettings, provided: Provided = 
         memory=_memory(machine, settings), disks=_disks(machine, settings), classes=_classes(settings, provided),
         devices=immutables.Map({kind: tuple(d for d in granted if d.kind == kind) for kind in {d.kind for d in granted}}),
         known=immutables.Map((device.unit, device) for device in devices), grantable=units,
-        slots=immutables.Map(slot_table(devices)), above=_above(devices),
+        slots=immutables.Map(slot_table(devices)), above=above_of(devices), groups=groups_of(devices) if settings.keep_iommu_groups else immutables.Map(),
         traits=frozenset((*machine.traits, *provided.traits)), networks=_networks(machine, settings, strict=strict), file_backed=bool(settings.file_backed_memory_bytes),
     )  # fmt: skip
 
@@ -381,20 +384,6 @@ def _networks(machine: Machine, settings: NodeSettings, *, strict: bool) -> immu
             raise InvalidRequest(f"{where} on cell {unknown[0]}, which the machine has not", found=unknown)
         networks[item.network] = frozenset(item.cells)
     return immutables.Map(networks)
-
-
-def _above(devices: Iterable[Device]) -> immutables.Map[UnitId, tuple[Slot, ...]]:
-    """Return the own slots of each device's parents, the nearest first; a circle of parents ends where it closes."""
-    parents = {device.unit: device.parent for device in devices}
-    lines: dict[UnitId, tuple[Slot, ...]] = {}
-    for unit, nearest in parents.items():
-        line: list[Slot] = []
-        parent = nearest
-        while parent is not None and parent != unit and Slot(parent) not in line:
-            line.append(Slot(parent))
-            parent = parents.get(parent)
-        lines[unit] = tuple(line)
-    return immutables.Map(lines)
 
 
 def _memory(machine: Machine, settings: NodeSettings) -> Inventory:
