@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from hypothesis import strategies as st
 from msgspec.structs import replace
 from tests.fit.worlds import BARE, machine, sriov
@@ -57,3 +59,14 @@ def drawn_rules() -> st.SearchStrategy[DeviceRule]:
         hand_out=st.booleans(),
         units=st.sampled_from([(), (GPU,), (UnitId("pci:0000:03:02.1"), GPU)]),
     )
+
+
+def drawn_life(cards: Sequence[object], places: Sequence[str]) -> st.SearchStrategy[list[tuple[str, object]]]:
+    """Draw looks at cards in some places (each with whether its serial can be read), claims and releases, in any order."""
+    looks = st.lists(st.tuples(st.sampled_from(cards), st.booleans()), max_size=len(places), unique_by=lambda item: item[0]).flatmap(
+        lambda found: st.permutations(places).map(lambda order: dict(zip(order, found, strict=False)))
+    )
+    steps: st.SearchStrategy[tuple[str, object]] = st.one_of(
+        st.tuples(st.just("look"), looks), st.tuples(st.just("claim"), st.just(0)), st.tuples(st.just("release"), st.integers(0, 3))
+    )
+    return st.lists(steps, max_size=16)
