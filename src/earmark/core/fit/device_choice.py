@@ -50,21 +50,28 @@ class Choice(NamedTuple):
     picks: tuple[Pick, ...]
 
 
-class Board:
-    """What is left of the pools while picks are made. `steps` counts the picks that were weighed."""
+class Tally:
+    """How many picks were weighed for one question, on all boards together."""
 
-    def __init__(self, pools: Sequence[Pool]) -> None:
+    def __init__(self) -> None:
+        self.steps = 0
+
+
+class Board:
+    """What is left of the pools while picks are made."""
+
+    def __init__(self, pools: Sequence[Pool], tally: Tally | None = None) -> None:
         self.pools = pools
+        self.tally = Tally() if tally is None else tally
         self.taken = [0] * len(pools)
         self.dead = [False] * len(pools)
         self.shared = [pool.left is not None and not pool.whole for pool in pools]
         self.left = [0 if pool.left is None else pool.left for pool in pools]
-        self.steps = 0
 
     def copy(self) -> Board:
         """Return a board that can be changed by itself."""
         other = object.__new__(Board)
-        other.pools, other.steps = self.pools, self.steps
+        other.pools, other.tally = self.pools, self.tally
         other.taken, other.dead, other.shared, other.left = self.taken[:], self.dead[:], self.shared[:], self.left[:]
         return other
 
@@ -82,7 +89,7 @@ class Board:
 
     def key(self, number: int, wanted: Wanted) -> Key:
         """Return what it costs a request to have the next device of a pool, which it can."""
-        self.steps += 1
+        self.tally.steps += 1
         pool = self.pools[number]
         device = pool.devices[self.taken[number]]
         excluded = broken = left = 0

@@ -13,6 +13,7 @@ PLANS_MAX = 20000
 """So many ways to open pools are looked at in one question."""
 FEW_PLANS = 64
 """Up to so many plans are each compared with each other one."""
+PAIR = 2
 SHORTAGE = 1 << 24
 """The cost of a device that cannot be had: more than any sum of locality classes."""
 
@@ -71,15 +72,15 @@ class Supply:
     def _plans(self, pools: frozenset[int]) -> set[Plan]:
         """Return what some pools can offer together, without what another way to open them beats."""
         flat = [0] * len(self._caps)
-        parts: list[set[Plan]] = []
+        parts: dict[object, list[frozenset[int]]] = {}
         for part in self._components(pools):
             if len(part) == 1:
                 kind, count, _ = self._tied[next(iter(part))]
                 flat[kind] += count
             else:
-                parts.append(self._opened(part))
+                parts.setdefault(self._shape(part), []).append(part)
         found = {self._capped(flat)}
-        for plans in parts:
+        for plans in (plans for alike in parts.values() for plans in self._times(self._opened(alike[0]), len(alike))):
             joined = set()
             for one in found:
                 for other in plans:
@@ -87,6 +88,18 @@ class Supply:
                     joined.add(self._capped([a + b for a, b in zip(one, other, strict=True)]))
             found = undominated(joined)
         return found
+
+    def _shape(self, part: frozenset[int]) -> object:
+        """Return in what way pools hang together: those of one shape offer the same."""
+        order = {pool: index for index, pool in enumerate(sorted(part))}
+        return tuple((*self._tied[pool][:2], tuple(sorted(order[foe] for foe in self._tied[pool][2] & part))) for pool in order)
+
+    def _times(self, plans: set[Plan], times: int) -> list[set[Plan]]:
+        """Return what to join for so many parts that offer the same; of two plans, how often the first is taken is all that matters."""
+        if len(plans) != PAIR:
+            return [plans] * times
+        one, other = sorted(plans)
+        return [{self._capped([a * n + b * (times - n) for a, b in zip(one, other, strict=True)]) for n in range(times + 1)}]
 
     def _opened(self, part: frozenset[int]) -> set[Plan]:
         """Return what pools that hang together offer: with the pool that excludes most, or without it."""

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Hashable, Mapping, Sequence
 from typing import NamedTuple
 
-from earmark.core.fit.device_choice import Board, Choice, Pick, Wanted, best, request_order
+from earmark.core.fit.device_choice import Board, Choice, Pick, Tally, Wanted, best, request_order
 from earmark.core.fit.device_match import ALLOWED, NEAR, nearness, policy_of
 from earmark.core.fit.device_pools import Pool, pools_of
 from earmark.core.fit.device_reasons import reasons_of
@@ -45,6 +45,8 @@ class Offer:
         there = {pool.cell for part in parts for pool in part.pools if pool.cell is not None and pool.mask}
         near = {stock.sockets[cell] for cell in there if stock.sockets.get(cell) is not None}
         self.useful = frozenset(there | {cell for cell, socket in stock.sockets.items() if socket in near and self._by_socket})
+        self.tally = Tally()
+        """How many picks were weighed so far."""
         self._kinds: dict[int, Hashable] | None = None
         self._known: dict[frozenset[int] | None, Choice | None] = {}
 
@@ -107,7 +109,7 @@ class Offer:
             wanted = self.wanted(part, cells)
             if home is not None:
                 wanted = [each._replace(costs=_ranked(each, part, home, self.sockets)) for each in wanted]
-            found = best(wanted, Board(part.pools))
+            found = best(wanted, Board(part.pools, self.tally))
             if found is None:
                 return None
             cost += found.cost
