@@ -9,7 +9,7 @@ from msgspec.structs import replace
 from tests.fit.brute import broken_cores, cpu_choices, device_choices, possible
 from tests.fit.worlds import SEEDS, World, device_cases, random, requests, shuffled, worlds
 
-from earmark.core.fit.fit import fit, search
+from earmark.core.fit.fit import answered, fit
 from earmark.core.fit.free import Free
 from earmark.core.fit.hints import suggestions
 from earmark.core.fit.judge import judge
@@ -79,7 +79,7 @@ def test_each_reason_of_a_refusal_holds_when_checked_again(world: World, request
     assert check_refusal(answer, request_, supply) == []
     tried = {text: other for group in suggestions(request_, supply, answer.reasons) for text, other in group}
     for hint in answer.fits_if:
-        assert isinstance(search(tried[hint], supply), Grant), hint
+        assert isinstance(answered(tried[hint], supply), Grant), hint
 
 
 @given(worlds(), requests(), SEEDS)

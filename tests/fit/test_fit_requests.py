@@ -1,4 +1,4 @@
-"""Which requests make no sense, and which are not yet supported."""
+"""Which requests make no sense, and that all others are answered."""
 
 from __future__ import annotations
 
@@ -6,7 +6,9 @@ import pytest
 from tests.fit.worlds import BARE, World, machine
 
 from earmark.core.fit.fit import fit
+from earmark.core.fit.judge import judge
 from earmark.core.fit.request import check_request
+from earmark.core.model.grant import Grant
 from earmark.core.model.ids import ResourceClass, Trait
 from earmark.core.model.refusal import Refusal
 from earmark.core.model.request import DeviceRequest, GuestCell, Request, ResourceAmount
@@ -61,26 +63,25 @@ def test_contradictions_are_the_callers_fault(request_: Request, words: str) -> 
 
 
 @pytest.mark.parametrize(
-    ("request_", "resource"),
+    "request_",
     [
-        (Request(vcpus=2, cells=2), "cells"),
-        (Request(vcpus=1, guest_cells=(GuestCell(vcpus=(0,)),)), "cells"),
-        (Request(vcpus=2, cpu_policy="mixed", dedicated_vcpus=(0,)), "cpu_policy"),
-        (Request(vcpus=1, cpu_policy="dedicated", thread_policy="require"), "thread_policy"),
-        (Request(vcpus=1, cpu_policy="dedicated", thread_policy="isolate"), "thread_policy"),
-        (Request(vcpus=1, cpu_policy="dedicated", emulator_policy="isolate"), "emulator_policy"),
-        *((Request(memory_bytes=MIB, page_kib=size), "page_kib") for size in ("small", "large", "any")),
-        (Request(devices=(DeviceRequest(kind="gpu", match=({"vendor": "10de"},)),)), "device:gpu"),
-        (Request(devices=(DeviceRequest(kind="gpu", affinity="required"),)), "device:gpu"),
-        (Request(devices=(DeviceRequest(kind="gpu", linked=True),)), "device:gpu"),
+        Request(vcpus=2, cells=2),
+        Request(vcpus=1, guest_cells=(GuestCell(vcpus=(0,)),)),
+        Request(vcpus=2, cpu_policy="mixed", dedicated_vcpus=(0,)),
+        Request(vcpus=1, cpu_policy="dedicated", thread_policy="require"),
+        Request(vcpus=2, cpu_policy="dedicated", thread_policy="require-strict"),
+        Request(vcpus=1, cpu_policy="dedicated", thread_policy="isolate"),
+        Request(vcpus=1, cpu_policy="dedicated", emulator_policy="isolate"),
+        *(Request(memory_bytes=MIB, page_kib=size) for size in ("small", "any")),
+        Request(vcpus=1, networks=("physnet0",), tunnel=True, cells=1),
     ],
 )
-def test_what_later_versions_bring_is_refused_by_name(request_: Request, resource: str) -> None:
-    """A feature that the request language holds and fit cannot do yet is a refusal that names it, never a wrong answer."""
-    answer = fit(request_, World(machine(cells=2), BARE).supply)
-    assert isinstance(answer, Refusal)
-    assert [(reason.code, reason.resource) for reason in answer.reasons] == [("not_supported", resource)]
-    assert "not yet supported" in answer.reasons[0].detail
+def test_all_that_the_language_holds_is_fitted(request_: Request) -> None:
+    """Each policy that a request can name is granted on a node that can do it, and the judge has nothing against the grant."""
+    supply = World(machine(cells=2), BARE).supply
+    answer = fit(request_, supply)
+    assert isinstance(answer, Grant)
+    assert judge(answer, supply, request_) is None
 
 
 def test_one_cell_and_shared_emulator_threads_are_supported() -> None:

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 from earmark.core.fit.device_flow import Undecided
 from earmark.core.fit.device_kinds import available, blocked_slots, device_reasons, home, misses, pick, wish_of
-from earmark.core.fit.device_match import policy_of, wanted
+from earmark.core.fit.device_match import CLASS_PREFIX, policy_of, wanted
 from earmark.core.fit.device_offer import Offer, offered
 
 __all__ = [
+    "CLASS_PREFIX",
     "Offer",
     "Undecided",
     "available",

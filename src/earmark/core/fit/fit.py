@@ -1,43 +1,31 @@
 """Where exactly does a request fit on a node, or why not.
 
-Rules of this file: pure and total; the same request and supply give the same answer everywhere; never a no where a placement exists.
-A request is bound to one host cell if it wants CPUs of its own, a page size, or one guest cell; otherwise it floats over the node.
+Rules of this file: pure and total; the same request and supply give the same answer everywhere; never a no where a placement exists. A request
+that wants CPUs of its own, a page size or cells is bound to host cells and searched for (`core.fit.search`); any other floats over the node.
 """
 
-from collections.abc import Sequence
-from typing import NamedTuple
+from collections.abc import Iterable, Sequence
 
-from earmark.core.fit.cpus import (
-    Choice,
-    cell_capacity,
-    choose,
-    dedicated_free,
-    ordered,
-    shared_room,
-)
-from earmark.core.fit.devices import available, device_reasons, home, misses, pick, wish_of
+from earmark.core.fit.device_rows import amount_rows, device_rows, stock_of
+from earmark.core.fit.devices import CLASS_PREFIX, wanted
 from earmark.core.fit.free import Supply
+from earmark.core.fit.ground import Ground
+from earmark.core.fit.guest import guest_of, is_bound
 from earmark.core.fit.hints import suggestions
-from earmark.core.fit.layout import ROOT_DISK, CellLayout, Layout, PageStock
-from earmark.core.fit.memory import pages_for
-from earmark.core.fit.rank import Key, rank
-from earmark.core.fit.refusal import CPU, short
-from earmark.core.fit.request import check_request, unsupported
-from earmark.core.fit.shortfalls import (
-    cell_shared_reasons,
-    dedicated_reasons,
-    floating_reasons,
-    node_reasons,
-    pages_short,
-    plain_reasons,
-)
-from earmark.core.model.grant import AmountRow, Grant, GrantCell, Pin, UnitRow
+from earmark.core.fit.layout import ROOT_DISK
+from earmark.core.fit.live_ground import NO_STOCK, ground_of
+from earmark.core.fit.pairs import pages_of
+from earmark.core.fit.request import check_request
+from earmark.core.fit.search import Found, Placed, find
+from earmark.core.fit.shortfalls import floating_reasons, node_reasons, plain_reasons
+from earmark.core.model.cpuset import iterate
+from earmark.core.model.grant import AmountRow, Grant, GrantCell, Pin, UnitRow, Use
 from earmark.core.model.ids import MEMORY, VCPU, class_pool, cpu_unit, disk_pool
 from earmark.core.model.refusal import Reason, Refusal
-from earmark.core.model.request import Request
-from earmark.core.model.topology import Device
+from earmark.core.model.request import DeviceRequest, Request
 
-NO_CHOICE = Choice(0, 0, 0)
+NO_CELLS = Found((), ())
+"""Nothing to look for: neither cells nor devices."""
 
 
 def fit(request: Request, supply: Supply) -> Grant | Refusal:
@@ -46,138 +34,95 @@ def fit(request: Request, supply: Supply) -> Grant | Refusal:
     Raises InvalidRequest on a request that is empty or contradicts itself.
     """
     check_request(request)
-    answer = search(request, supply)
+    answer = answered(request, supply)
     if isinstance(answer, Grant):
         return answer
-    return Refusal(reasons=tuple(answer), fits_if=_fits_if(request, supply, answer))
+    return Refusal(reasons=answer.reasons, certificate=answer.certificate, fits_if=_fits_if(request, supply, answer.reasons))
 
 
 def _fits_if(request: Request, supply: Supply, reasons: Sequence[Reason]) -> tuple[str, ...]:
     """Return the changes to a refused request with which it does fit, in words."""
     said = []
     for group in suggestions(request, supply, reasons):
-        fitting = (text for text, other in group if isinstance(search(other, supply), Grant))
+        fitting = (text for text, other in group if isinstance(answered(other, supply), Grant))
         text = next(fitting, None)
         if text is not None:
             said.append(text)
     return tuple(said)
 
 
-def search(request: Request, supply: Supply) -> Grant | list[Reason]:
-    """Return the best grant for a checked request, or the reasons of the no."""
-    beyond = unsupported(request)
-    if beyond:
-        return list(beyond)
-    wish = wish_of(request.devices)
-    devices = available(supply, wish) if wish else ()
-    reasons = plain_reasons(request, supply)
-    if wish:
-        reasons += device_reasons(supply, wish, devices)
+def answered(request: Request, supply: Supply) -> Grant | Refusal:
+    """Return the best grant for a checked request, or the refusal without its hints."""
+    wishes = wanted(request, supply.layout)
+    plain = plain_reasons(request, supply, of_units(wishes))
+    guest = guest_of(request) if is_bound(request) else None
+    overall = floating_reasons(request, supply) if guest is None else node_reasons(request, guest, supply)
+    stock = stock_of(supply) if wishes else NO_STOCK
+    if guest is not None:
+        found = find(guest, ground_of(request, guest, supply, stock), wishes)
+    else:
+        found = find(None, Ground(cells=(), stock=stock), wishes) if wishes else NO_CELLS
+    if isinstance(found, Found):
+        if plain or overall:
+            return Refusal(reasons=(*plain, *overall))
+        return _grant(request, supply, wishes, found)
+    rest = tuple(reason for reason in found.reasons if not _told(reason, overall))
+    return Refusal(reasons=(*plain, *overall, *rest), certificate=found.certificate)
+
+
+def _told(reason: Reason, overall: Sequence[Reason]) -> bool:
+    """Say whether a reason of the search says again what one about the whole node says."""
+    if reason.cell is None:
+        return any(reason.code == other.code and reason.resource == other.resource for other in overall)
+    size = reason.resource.rpartition(":")[2]
+    return reason.code == "units_rule" and any(other.code == reason.code and other.resource == f"pages:{size}" for other in overall)
+
+
+def of_units(wishes: Iterable[DeviceRequest]) -> frozenset[str]:
+    """Return the resource classes that a node counts in units (V4), of those that are wished for."""
+    return frozenset(wish.kind.removeprefix(CLASS_PREFIX) for wish in wishes if wish.kind.startswith(CLASS_PREFIX))
+
+
+def _grant(request: Request, supply: Supply, wishes: tuple[DeviceRequest, ...], found: Found) -> Grant:
+    """Return the rows of a placement that fits, in a fixed order: CPUs, devices; vCPUs, memory, disk, classes, shares."""
+    uses: dict[int, Use] = {}
+    amounts: list[AmountRow] = []
     if not is_bound(request):
-        reasons += floating_reasons(request, supply)
-        if reasons:
-            return reasons
-        chosen = pick(devices, wish, supply, home(devices, wish)) if wish else ()
-        return _grant(request, supply, chosen, None)
-    spots, missing = _spots(request, supply, devices)
-    reasons += missing
-    if reasons or not spots:
-        return reasons
-    spot = min(spots, key=lambda spot: spot.key)
-    chosen = pick(devices, wish, supply, spot.cell.id) if wish else ()
-    return _grant(request, supply, chosen, spot)
-
-
-def is_bound(request: Request) -> bool:
-    """Say whether a request must lie on one host cell."""
-    return request.cpu_policy != "shared" or request.page_kib is not None or request.cells is not None
-
-
-class Spot(NamedTuple):
-    """One cell on which a bound request fits: its rank, the CPUs of one's own, and the pages (None: no memory is wanted)."""
-
-    key: Key
-    cell: CellLayout
-    choice: Choice
-    pages: PageStock | None
-
-
-def _spots(request: Request, supply: Supply, devices: Sequence[Device]) -> tuple[list[Spot], list[Reason]]:
-    """Return the cells on which a bound request fits; else, and for what the whole node is short of, the reasons."""
-    layout = supply.layout
-    size = layout.base_page_kib if request.page_kib is None else int(request.page_kib)
-    pages = pages_for(request.memory_bytes, size)
-    overall = node_reasons(request, supply, size, pages)
-    dedicated = request.vcpus if request.cpu_policy == "dedicated" else 0
-    shared = request.vcpus - dedicated
-    room = shared_room(supply)
-    free_cpus = dedicated_free(supply)
-    wish = wish_of(request.devices)
-    spots = []
-    reasons: list[Reason] = []
-    for cell in layout.cells:
-        stock = cell.pages.get(size)
-        problems = []
-        free_pages = 0
-        if dedicated:
-            problems += dedicated_reasons(dedicated, cell, free_cpus, room, supply)
-        if shared:
-            problems += cell_shared_reasons(shared, cell, room, supply)
-        if pages:
-            free_pages = stock.capacity - supply.free.used.get(stock.pool, 0) if stock is not None else 0
-            if pages > free_pages:
-                problems.append(pages_short(pages, size, free_pages, cell, stock))
-        if problems or overall:
-            reasons += problems
-            continue
-        choice, here = NO_CHOICE, free_cpus & cell.dedicated
-        if dedicated:
-            choice = choose(cell, here, dedicated)
-        load = here.bit_count() if dedicated else cell_capacity(room.mask, cell, layout.cpu_ratio) - supply.free.used.get(cell.vcpu_pool, 0)
-        key = rank(
-            request.placement, missed_devices=misses(devices, wish, cell.id) if wish else 0, zero_cpus=choice.zero,
-            broken_cores=choice.broken, free_cpus=load, free_pages=free_pages, cell=cell.id,
-        )  # fmt: skip
-        spots.append(Spot(key, cell, choice, stock if pages else None))
-    if spots:
-        return spots, []
-    if dedicated and not layout.cells:
-        reasons.append(short(CPU, dedicated, 0, detail="the node has no cells"))
-    return [], overall + reasons
-
-
-def _grant(request: Request, supply: Supply, devices: Sequence[Device], spot: Spot | None) -> Grant:
-    """Return the rows of a placement that fits, in a fixed order: CPUs, devices; vCPUs, memory, disk, classes."""
-    units = []
-    amounts = []
-    cells: tuple[GrantCell, ...] = ()
-    if spot is None:
         if request.vcpus:
             amounts.append(AmountRow(pool=VCPU, amount=request.vcpus))
         if request.memory_bytes:
             amounts.append(AmountRow(pool=MEMORY, amount=request.memory_bytes))
-    else:
-        pins = tuple(Pin(vcpu=vcpu, cpu=cpu) for vcpu, cpu in enumerate(ordered(spot.cell, spot.choice.mask)))
-        units = [UnitRow(unit=cpu_unit(cpu), use="vcpu") for cpu in sorted(pin.cpu for pin in pins)]
-        shared = () if pins else tuple(range(request.vcpus))
-        if shared:
-            amounts.append(AmountRow(pool=spot.cell.vcpu_pool, amount=len(shared)))
-        if spot.pages is not None:
-            amounts.append(AmountRow(pool=spot.pages.pool, amount=pages_for(request.memory_bytes, spot.pages.size_kib)))
-        page_kib = spot.pages.size_kib if spot.pages is not None and request.page_kib is not None else None
-        cell = GrantCell(
-            guest_cell=0, host_cell=spot.cell.id, pins=pins, shared_vcpus=shared, memory_bytes=request.memory_bytes, page_kib=page_kib
-        )
-        cells = (cell,)
-    units += [device_row(device, supply.layout) for device in devices]
+    for placed in found.placed:
+        if placed.need.shared and placed.cell.vcpu_pool is not None:
+            amounts.append(AmountRow(pool=placed.cell.vcpu_pool, amount=len(placed.need.shared)))
+        uses.update(dict.fromkeys(placed.choice.pins, "vcpu"))
+        uses.update(dict.fromkeys(placed.choice.emulator, "emulator"))
+        uses.update(dict.fromkeys(iterate(placed.choice.withheld), "withheld"))
+    for placed in found.placed:
+        offer = placed.offer
+        if offer is not None and offer.pool is not None and placed.need.memory_bytes:
+            amounts.append(AmountRow(pool=offer.pool, amount=pages_of(placed.need.memory_bytes, offer)))
     if request.disk_bytes:
         amounts.append(AmountRow(pool=disk_pool(ROOT_DISK), amount=request.disk_bytes))
-    classes = sorted(request.resources, key=lambda item: item.resource_class)
+    units = of_units(wishes)
+    classes = sorted((item for item in request.resources if item.resource_class not in units), key=lambda item: item.resource_class)
     amounts += [AmountRow(pool=class_pool(item.resource_class), amount=item.amount) for item in classes]
-    return Grant(units=tuple(units), amounts=tuple(amounts), cells=cells)
+    rows = [UnitRow(unit=cpu_unit(cpu), use=uses[cpu]) for cpu in sorted(uses)]
+    return Grant(
+        units=(*rows, *device_rows(wishes, found.devices, supply)),
+        amounts=(*amounts, *amount_rows(wishes, found.devices)),
+        cells=tuple(_grant_cell(placed) for placed in found.placed),
+    )
 
 
-def device_row(device: Device, layout: Layout) -> UnitRow:
-    """Return the unit row of a device; its slots are named only when they are not simply itself."""
-    slots = layout.slots[device.unit]
-    return UnitRow(unit=device.unit, use="device", slots=slots if len(slots) > 1 else ())
+def _grant_cell(placed: Placed) -> GrantCell:
+    need, choice, offer = placed.need, placed.choice, placed.offer
+    return GrantCell(
+        guest_cell=need.number,
+        host_cell=placed.cell.id,
+        pins=tuple(Pin(vcpu=vcpu, cpu=cpu) for vcpu, cpu in zip(need.dedicated, choice.pins, strict=True)),
+        shared_vcpus=need.shared,
+        emulator_cpus=choice.emulator,
+        memory_bytes=need.memory_bytes,
+        page_kib=offer.size_kib if offer is not None and offer.named else None,
+    )

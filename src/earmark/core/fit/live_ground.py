@@ -28,7 +28,7 @@ def ground_of(request: Request, guest: Guest, supply: Supply, stock: DeviceStock
         stock=stock,
         leaving_max=leaving_max(guest, room, layout),
         shrinks=layout.shrinks,
-        ordinary_max=limit(layout.memory) - ordinary_used(supply) if request.memory_bytes else None,
+        ordinary_max=max(0, limit(layout.memory) - ordinary_used(supply)) if request.memory_bytes else None,
         networks=networks_of(request, layout),
     )
 
@@ -37,7 +37,8 @@ def leaving_max(guest: Guest, room: SharedRoom, layout: Layout) -> int | None:
     """Return how many CPUs may leave the node's shared set for a guest, -1 if it shares more than is left; None: as many as there are."""
     sharing = sum(len(need.shared) for need in guest.cells)
     if layout.shrinks:
-        return room.mask.bit_count() - needed_for(room.used + sharing, layout.cpu_ratio)
+        spare = room.mask.bit_count() - needed_for(room.used + sharing, layout.cpu_ratio)
+        return spare if sharing else max(0, spare)
     return -1 if sharing and room.used + sharing > room.capacity else None
 
 

@@ -1,7 +1,7 @@
-"""Whether a request makes sense at all, and whether this version fits it.
+"""Whether a request makes sense at all.
 
-Rules of this file: a contradiction is the caller's fault (InvalidRequest, the same on every node); what the request language holds and
-fit does not yet do is a refusal. Sources: Nova 34, virt/hardware.py (N2, N3, N5, N6, N19), Placement (C11).
+Rules of this file: a contradiction is the caller's fault (InvalidRequest, the same on every node). Sources: Nova 34, virt/hardware.py (N2, N3,
+N5, N6, N7, N19, H6), Placement (C11).
 """
 
 from __future__ import annotations
@@ -11,10 +11,8 @@ from collections.abc import Iterator
 import msgspec
 
 from earmark.core.fit.layout import OWN_CLASSES
-from earmark.core.fit.refusal import not_supported
 from earmark.core.model.ids import resource_class
-from earmark.core.model.refusal import Reason
-from earmark.core.model.request import Request
+from earmark.core.model.request import DeviceRequest, Request
 from earmark.errors import InvalidRequest
 
 
@@ -32,32 +30,14 @@ def check_request(request: Request) -> None:
         raise InvalidRequest(f"request: {wrong}", found=wrong)
 
 
-def unsupported(request: Request) -> tuple[Reason, ...]:
-    """Return a reason for each feature of the request that is not yet supported, none for a request that can be fitted."""
-    reasons = []
-    if request.guest_cells or (request.cells or 1) > 1:
-        reasons.append(not_supported("cells", f"a guest of {max(request.cells or 1, len(request.guest_cells))} cells of its own choice"))
-    if request.cpu_policy == "mixed":
-        reasons.append(not_supported("cpu_policy", "CPU policy mixed"))
-    if request.thread_policy in ("require", "isolate"):
-        reasons.append(not_supported("thread_policy", f"thread policy {request.thread_policy}"))
-    if request.emulator_policy == "isolate":
-        reasons.append(not_supported("emulator_policy", "emulator policy isolate"))
-    if isinstance(request.page_kib, str):
-        reasons.append(not_supported("page_kib", f"the page choice {request.page_kib}"))
-    for device in request.devices:
-        for there, what in ((device.match, "a match rule"), (device.affinity, "an affinity"), (device.linked, "a link")):
-            if there:
-                reasons.append(not_supported(f"device:{device.kind}", f"{what} of devices"))
-    return tuple(reasons)
-
-
 def _contradictions(request: Request) -> Iterator[str]:
     """Yield what is wrong with a request, in words."""
     if not (request.vcpus or request.memory_bytes or request.disk_bytes or request.resources or request.devices):
         yield "it asks for nothing"
     if request.page_kib is not None and not request.memory_bytes:
         yield f"pages of {request.page_kib} are asked for, but no memory"
+    if request.locked_memory and request.page_kib is None:
+        yield "locked memory needs a page size"
     yield from _policies(request)
     if request.cells is not None or request.guest_cells:
         yield from _cells(request)
@@ -78,6 +58,12 @@ def _policies(request: Request) -> Iterator[str]:
         yield "emulator policy isolate is for dedicated CPUs, the CPU policy is shared"
     if request.dedicated_vcpus or request.cpu_policy == "mixed":
         yield from _mixed(request)
+    unknown = sorted(vcpu for vcpu in request.realtime_vcpus if not 0 <= vcpu < request.vcpus)
+    if unknown:
+        yield f"realtime_vcpus names vCPU {unknown[0]}, the guest has {request.vcpus}"
+    shown = request.topology
+    if shown is not None and shown.sockets * shown.cores * shown.threads != request.vcpus:
+        yield f"{shown.sockets} sockets of {shown.cores} cores of {shown.threads} threads are not {request.vcpus} vCPUs"
 
 
 def _mixed(request: Request) -> Iterator[str]:
@@ -113,5 +99,16 @@ def _amounts(request: Request) -> Iterator[str]:
             yield f"resource class {name} is asked for twice"
         seen.add(name)
     for device in request.devices:
-        if not device.kind:
-            yield "devices of no kind are asked for"
+        yield from _device(device)
+
+
+def _device(device: DeviceRequest) -> Iterator[str]:
+    if not device.kind:
+        yield "devices of no kind are asked for"
+    if device.share is not None and device.count != 1:
+        yield f"a share of one {device.kind} is asked for {device.count} times: ask once for each"
+    if device.share is not None and device.linked:
+        yield f"a share of a {device.kind} has no links"
+    both = sorted(set(device.required_traits) & set(device.forbidden_traits))
+    if both:
+        yield f"trait {both[0]} of a {device.kind} is both required and forbidden"

@@ -75,7 +75,9 @@ def _without_cells(problem: Problem, hall: Hall) -> Refusal:
     guest, ground = problem.guest, problem.ground
     guests, hosts = cpus_of(hall.guests), hall.hosts
     outside = [cell for index, cell in enumerate(ground.cells) if not hosts >> index & 1]
-    reasons = [reason for cell in outside for reason in explain(guest.cells[guests[0]], cell, guest, ground)]
+    everywhere = frozenset(cell.id for cell in ground.cells)
+    reasons = problem.offer.reasons(everywhere) if problem.offer.choose(everywhere) is None else []
+    reasons += [reason for cell in outside for reason in explain(guest.cells[guests[0]], cell, guest, ground)]
     if not ground.cells:
         reasons.append(short(CPU, sum(len(need.dedicated) for need in guest.cells), 0, detail="the node has no cells"))
     numbers = tuple(guest.cells[number].number for number in guests)
@@ -129,7 +131,7 @@ def _limited(guest: Guest, ground: Ground, requests: Sequence[DeviceRequest], na
 
 
 def _reasons(guest: Guest, ground: Ground, requests: Sequence[DeviceRequest], kept: Sequence[str]) -> list[Reason]:
-    """Return the reasons behind an irreducible set, the set itself last unless it is one thing."""
+    """Return the reasons behind an irreducible set; the set itself last, where no other reason says it."""
     problem = _limited(guest, ground, requests, kept)
     reasons: list[Reason] = []
     if any(name.startswith("device:") for name in kept):
@@ -155,7 +157,7 @@ def _reasons(guest: Guest, ground: Ground, requests: Sequence[DeviceRequest], ke
             if option is not None and not need.waived
         )
         reasons.append(short(MEMORY, asked, ground.ordinary_max, detail="the node has no more ordinary memory"))
-    if len(kept) > 1:
+    if len(kept) > 1 and any(name.startswith(("device:", "network:")) for name in kept):
         detail = f"{', '.join(kept)}: any but one of them can be met, not all at once"
         reasons.append(Reason(code="together", resource="requirements", asked=len(kept), free=len(kept) - 1, short=1, detail=detail))
     return reasons
