@@ -135,9 +135,9 @@ def record() -> Recorder:
     r.hold(Request(memory_bytes=256 * MIB, vcpus=1, page_kib=2048, placement="spread"))
     device = r.hold(Request(devices=(DeviceRequest(kind="gpu", count=2), DeviceRequest(kind="vf"))), holders=(holder,))
     pinned = Grant(
-        units=(UnitRow(unit=cpu_unit(9), use="vcpu"), UnitRow(unit=cpu_unit(10), use="vcpu")),
+        units=(UnitRow(unit=cpu_unit(5), use="vcpu"), UnitRow(unit=cpu_unit(6), use="vcpu")),
         amounts=(AmountRow(pool=PoolId("memory"), amount=GIB),),
-        cells=(GrantCell(guest_cell=0, host_cell=1, pins=(Pin(vcpu=0, cpu=9), Pin(vcpu=1, cpu=10)), memory_bytes=GIB),),
+        cells=(GrantCell(guest_cell=0, host_cell=0, pins=(Pin(vcpu=0, cpu=5), Pin(vcpu=1, cpu=6)), memory_bytes=GIB),),
     )
     given = r.hold(Request(vcpus=2, cpu_policy="dedicated", memory_bytes=GIB), grant=pinned, confirm=False)
     r.say(c.RenewClaim(node=NODE_ONE, claim=given, deadline_ms=r.clock.now_ms() + 9 * HOUR_MS))
