@@ -6,7 +6,7 @@ device with children, links or shares is a pool of its own. What excludes a devi
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple
 
 from earmark.core.fit.device_match import asked_of, is_pci, suits
@@ -45,9 +45,9 @@ def pools_of(requests: Sequence[DeviceRequest], stock: DeviceStock) -> tuple[Poo
     """Return the pools of a stock for some requests, without those that matter to none of them."""
     anchors = _anchors(stock)
     masks = _masks(requests, stock, anchors)
-    users = _users(stock)
+    slots_of = [stock.slots.get(device.unit) or (Slot(device.unit),) for device in stock.devices]
+    foes_of = _foes(slots_of)
     friends_of = _friends(stock)
-    foes_of = [_foes(number, stock.slots.get(device.unit) or (Slot(device.unit),), users) for number, device in enumerate(stock.devices)]
     shared = (number for number, device in enumerate(stock.devices) if device.shares and stock.shares.get(device.unit, WHOLE) < WHOLE)
     gone = {foe for number in shared for foe in foes_of[number]}
     groups: dict[object, list[int]] = {}
@@ -55,7 +55,7 @@ def pools_of(requests: Sequence[DeviceRequest], stock: DeviceStock) -> tuple[Poo
         foes = foes_of[number]
         if number in gone or not (masks[number] or foes or number in friends_of):
             continue
-        alone = len(stock.slots.get(device.unit, ())) > 1 or number in friends_of or device.shares
+        alone = len(slots_of[number]) > 1 or number in friends_of or device.shares
         key: object = number if alone else (masks[number], device.cell, device.parent, foes)
         groups.setdefault(key, []).append(number)
     place = {number: index for index, members in enumerate(groups.values()) for number in members}
@@ -125,18 +125,21 @@ def _friends(stock: DeviceStock) -> dict[int, set[int]]:
     return friends
 
 
-def _users(stock: DeviceStock) -> Mapping[Slot, list[int]]:
-    """Return the devices that occupy each slot, by number."""
-    users: dict[Slot, list[int]] = {}
-    for number, device in enumerate(stock.devices):
-        for slot in stock.slots.get(device.unit) or (Slot(device.unit),):
-            users.setdefault(slot, []).append(number)
-    return users
-
-
-def _foes(number: int, slots: Sequence[Slot], users: Mapping[Slot, list[int]]) -> tuple[int, ...]:
-    """Return the devices that share a slot with one, by number."""
-    if len(slots) == 1:
-        here = users[slots[0]]
-        return tuple(other for other in here if other != number) if len(here) > 1 else ()
-    return tuple(sorted({other for slot in slots for other in users[slot]} - {number}))
+def _foes(slots_of: Sequence[Sequence[Slot]]) -> list[tuple[int, ...]]:
+    """Return the devices that share a slot with each one, by number."""
+    owners: dict[Slot, tuple[int, ...]] = {}
+    single: dict[Slot, int] = {}
+    for number, slots in enumerate(slots_of):
+        if len(slots) == 1 and slots[0] not in single:
+            single[slots[0]] = number
+        else:
+            for slot in slots:
+                owners[slot] = (*owners.get(slot, ()), number)
+    found: list[tuple[int, ...]] = []
+    for number, slots in enumerate(slots_of):
+        if len(slots) == 1 and single[slots[0]] == number:
+            found.append(owners.get(slots[0], ()))
+        else:
+            foes = {other for slot in slots for other in owners[slot]} | {single[slot] for slot in slots if slot in single}
+            found.append(tuple(sorted(foes - {number})))
+    return found
