@@ -18,7 +18,7 @@ from earmark.core.fit.guest import Guest, GuestNeed, Kind
 from earmark.core.fit.matching import Hall, cheapest, matching
 from earmark.core.fit.nearby import Nearby
 from earmark.core.fit.pairs import Option
-from earmark.core.fit.places import Choice, place
+from earmark.core.fit.places import NOTHING, Choice, place
 from earmark.core.model.cpuset import iterate
 from earmark.core.model.inventory import RATIO_ONE
 
@@ -30,20 +30,16 @@ Costs = tuple[tuple[int | None, ...], ...]
 
 
 class Ranking(NamedTuple):
-    """The cost of each pair (None: not possible): what counts before the distances, and what counts after them."""
+    """The CPUs of each pair and its cost (None: not possible): what counts before the distances, and what counts after them."""
 
-    guest: Guest
     ground: Ground
+    choices: tuple[tuple[Choice, ...], ...]
     before: Costs
     after: Costs
 
     def order(self, guest: int, row: int) -> list[int]:
         """Return the host cells of a row (a mask of indices), the best first, for a guest cell that is alone."""
         return sorted(iterate(row), key=lambda host: (self.before[guest][host] or 0, self.after[guest][host] or 0))
-
-    def choice(self, need: GuestNeed, host: int) -> Choice:
-        """Return the CPUs that a guest cell gets on a host cell."""
-        return choice_of(need, self.ground.cells[host], self.guest)
 
     def best(self, rows: Sequence[int], forced: int) -> list[int] | None:
         """Return the best assignment that uses some host cells (a mask of indices), None if there is none."""
@@ -99,37 +95,47 @@ class Ranking(NamedTuple):
         return sorted(found, key=lambda ball: (found[ball], ball))[:BALLS_MAX]
 
 
+class Row(NamedTuple):
+    """The choices and costs of one guest cell on each host cell."""
+
+    choices: tuple[Choice, ...]
+    before: tuple[int | None, ...]
+    after: tuple[int | None, ...]
+
+
 def ranking_of(guest: Guest, ground: Ground, nearby: Nearby, options: Sequence[Sequence[Option | None]]) -> Ranking:
     """Return the costs of all pairs that are possible; equal guest cells share theirs."""
-    known: dict[Kind, tuple[tuple[int | None, ...], tuple[int | None, ...]]] = {}
+    known: dict[Kind, Row] = {}
     missed = [nearby.misses(cell.id) for cell in ground.cells] if nearby.counts else [0] * len(ground.cells)
-    before, after = [], []
     for need, row in zip(guest.cells, options, strict=True):
         if need.kind not in known:
+            choices = tuple(
+                NOTHING if option is None else choice_of(need, cell, guest) for cell, option in zip(ground.cells, row, strict=True)
+            )
             costs = [
-                None if option is None else _costs(need, cell, guest, option, missed[index], not nearby.counts)
+                (None, None) if option is None else _costs(need, cell, guest, option, choices[index], missed[index], near=not nearby.counts)
                 for index, (cell, option) in enumerate(zip(ground.cells, row, strict=True))
             ]
-            known[need.kind] = (tuple(cost and cost[0] for cost in costs), tuple(cost and cost[1] for cost in costs))
-        before.append(known[need.kind][0])
-        after.append(known[need.kind][1])
-    return Ranking(guest, ground, tuple(before), tuple(after))
+            known[need.kind] = Row(choices, tuple(cost for cost, _ in costs), tuple(cost for _, cost in costs))
+    rows = [known[need.kind] for need in guest.cells]
+    return Ranking(ground, tuple(row.choices for row in rows), tuple(row.before for row in rows), tuple(row.after for row in rows))
 
 
 def choice_of(need: GuestNeed, cell: HostCell, guest: Guest) -> Choice:
     """Return the CPUs that a guest cell gets on a host cell."""
-    return Choice() if need.waived else place(cell, len(need.dedicated), need.emulator, guest.threads)
+    return NOTHING if need.waived else place(cell, len(need.dedicated), need.emulator, guest.threads)
 
 
-def _costs(need: GuestNeed, cell: HostCell, guest: Guest, option: Option, missed: int, no_devices: bool) -> tuple[int, int]:  # noqa: FBT001 - private
-    choice = choice_of(need, cell, guest)
+def _costs(
+    need: GuestNeed, cell: HostCell, guest: Guest, option: Option, choice: Choice, missed: int, *, near: bool
+) -> tuple[int, int]:  # fmt: skip
+    """Return what a pair costs before and after the distances; `near`: devices near the cell are left for others."""
     free_pages = option.offer.free if option.offer is not None else 0
     load = cell.free.bit_count() if need.dedicated or need.emulator else _room(cell)
     page = option.offer.size_kib.bit_length() if option.offer is not None and option.offer.named else 0
     spread = guest.placement == "spread"
     before = _packed(missed, choice.zero, -load if spread else 0, -free_pages if spread else 0, choice.lone, choice.broken, page)
-    near = cell.devices if no_devices else 0
-    after = _packed(choice.caches, near, 0 if spread else load, 0 if spread else free_pages, cell.id)
+    after = _packed(choice.caches, cell.devices if near else 0, 0 if spread else load, 0 if spread else free_pages, cell.id)
     return before, after
 
 

@@ -122,7 +122,9 @@ def _single(problem: Problem, ranking: Ranking) -> Found | Impossible:
 
 def _local(problem: Problem, cells: frozenset[int]) -> bool:
     """Say whether some host cells have the guest's networks and devices near them."""
-    return all(not there or there & cells for _, there in problem.ground.networks) and problem.offer.choose(cells) is not None
+    if not all(not there or there & cells for _, there in problem.ground.networks):
+        return False
+    return not problem.offer.requests or problem.offer.choose(cells) is not None
 
 
 def _ids(problem: Problem, hosts: Sequence[int]) -> frozenset[int]:
@@ -138,12 +140,12 @@ def _afforded(problem: Problem, ranking: Ranking, hosts: Sequence[int]) -> Found
     offers = _offers(problem, options)
     if offers is None:
         return None
-    devices = problem.offer.choose(_ids(problem, hosts))
+    devices = problem.offer.choose(_ids(problem, hosts)) if problem.offer.requests else ()
     if devices is None:
         return None
     placed = tuple(
-        Placed(need, ground.cells[host], ranking.choice(need, host), offer)
-        for need, host, offer in zip(problem.guest.cells, hosts, offers, strict=True)
+        Placed(need, ground.cells[host], ranking.choices[guest][host], offer)
+        for guest, (need, host, offer) in enumerate(zip(problem.guest.cells, hosts, offers, strict=True))
     )
     return Found(placed, devices)
 
