@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import immutables
 from msgspec.structs import replace
@@ -221,16 +221,19 @@ def _with_what_was_told(old: Mapping[UnitId, Device], devices: list[Device], unr
     looked at the machine.
     """
     there = {device.unit for device in devices}
-    kept = [replace(device, **_told(old[device.unit])) if device.unit in unread and device.unit in old else device for device in devices]
-    cut = {device.unit for device in kept if device.unit in unread and device.kind == MIG_PARENT}
-    return kept + [device for unit, device in sorted(old.items()) if device.parent in cut and unit not in there and device.kind == MIG]
+    kept = [_told(old[each.unit], each) if each.unit in unread and each.unit in old else each for each in devices]
+    cut = {each.unit: each for each in kept if each.unit in unread and each.kind == MIG_PARENT}
+    parts = [each for unit, each in sorted(old.items()) if each.kind == MIG and each.parent in cut and unit not in there]
+    return kept + [replace(each, fault=cut[each.parent].fault) if each.parent in cut else each for each in parts]
 
 
-def _told(device: Device) -> dict[str, Any]:
-    """Return what a device's own driver told of it."""
-    told: dict[str, Any] = {"memory_bytes": device.memory_bytes, "links": device.links, "fault": device.fault}
-    if device.kind == MIG_PARENT:
-        told["kind"] = device.kind
-    if device.name is not None:
-        told["name"] = device.name
-    return told
+def _told(old: Device, new: Device) -> Device:
+    """Return a device with what its own driver told before of what it does not tell now; a fault stands until the driver answers again."""
+    return replace(
+        new,
+        kind=MIG_PARENT if old.kind == MIG_PARENT else new.kind,
+        name=new.name or old.name,
+        memory_bytes=new.memory_bytes if new.memory_bytes is not None else old.memory_bytes,
+        links=new.links or old.links,
+        fault=new.fault or (old.fault if new.memory_bytes is None else None),
+    )
