@@ -166,7 +166,7 @@ def _traits(alias: PciAlias) -> tuple[Trait, ...]:
 def _live(alias: PciAlias) -> bool:
     """Return whether only devices are wanted that can be moved while the guest runs."""
     said = alias.live_migratable
-    return bool(truth(said or None, f"alias {alias.name!r}: live_migratable") if isinstance(said, str) else said)
+    return bool(truth(said or None, f"alias {alias.name!r}: live_migratable", "PciInvalidAlias") if isinstance(said, str) else said)
 
 
 def _wrong(alias: PciAlias, what: str, found: object, why: str) -> InvalidFlavor:

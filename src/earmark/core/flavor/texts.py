@@ -51,8 +51,8 @@ def whole(text: str, key: str, kind: str) -> int:
     return int(match[1])
 
 
-def truth(text: str | None, key: str) -> bool | None:
-    """Return what yes or no means, None for no text; raises InvalidFlavor (ValidationError) for other words."""
+def truth(text: str | None, key: str, kind: str = "ValidationError") -> bool | None:
+    """Return what yes or no means, None for no text; raises InvalidFlavor of that kind for other words."""
     if text is None:
         return None
     word = text.strip().lower()
@@ -60,7 +60,7 @@ def truth(text: str | None, key: str) -> bool | None:
         return True
     if word in NO:
         return False
-    raise invalid("ValidationError", key, text, "neither true nor false")
+    raise invalid(kind, key, text, "neither true nor false")
 
 
 def one_of(text: str | None, allowed: tuple[str, ...], key: str, kind: str) -> str | None:

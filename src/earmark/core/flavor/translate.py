@@ -34,6 +34,13 @@ def translate(
     Without an image nothing is known of it, and what an image must have is not looked for. `boot_from_volume`: the root disk is a
     volume, and takes nothing of the node (C5). `aliases` are the definitions of the names in pci_passthrough:alias.
     """
+    request = read(flavor, image, boot_from_volume=boot_from_volume, aliases=aliases)
+    _stands(request)
+    return request
+
+
+def read(flavor: Flavor, image: Image | None, *, boot_from_volume: bool, aliases: Iterable[PciAlias]) -> Request:
+    """Return the request as `translate` does, before it is looked at as a whole."""
     texts = Texts(flavor.extra_specs, image.properties if image is not None else {})
     groups = read_groups(texts)
     cpus = cpu_wish(flavor, texts, groups)
@@ -51,7 +58,7 @@ def translate(
     more = {**pmem, **({ENCRYPTION: 1} if encrypt else {})}
     classes = read_classes(texts, groups, more, (trait,) if trait is not None else ())
     devices = (*alias_requests(texts, defined(aliases), affinity), *classes.units)
-    request = Request(
+    return Request(
         vcpus=_vcpus(flavor, groups, cells),
         cpu_policy=cpus.policy,
         thread_policy=cpus.threads,
@@ -70,8 +77,6 @@ def translate(
         required_traits=classes.required,
         forbidden_traits=classes.forbidden,
     )
-    _stands(request)
-    return request
 
 
 def disk_bytes(flavor: Flavor, groups: Groups, *, boot_from_volume: bool) -> int:
