@@ -10,8 +10,7 @@ from typing import NamedTuple, TypeVar
 
 from earmark.core.flavor.flavor import Flavor
 from earmark.core.flavor.texts import Texts, conflict, invalid
-from earmark.core.flavor.vcpus import Vcpus, every, read_list
-from earmark.core.model.cpuset import cpus_of
+from earmark.core.flavor.vcpus import Vcpus, every, lowest, numbers_of, read_list
 from earmark.core.model.request import GUEST_CELLS_MAX, GuestCell
 from earmark.core.model.units import MIB
 
@@ -70,7 +69,7 @@ def guest_cells(flavor: Flavor, texts: Texts, count: int, dedicated: int) -> Cel
 
 
 def _cell(vcpus: int, dedicated: int, mebibytes: int) -> GuestCell:
-    return GuestCell(vcpus=cpus_of(vcpus), dedicated=cpus_of(dedicated), memory_bytes=mebibytes * MIB)
+    return GuestCell(vcpus=numbers_of(vcpus), dedicated=numbers_of(dedicated), memory_bytes=mebibytes * MIB)
 
 
 def _each_once(cells: list[Vcpus], count: int) -> None:
@@ -84,7 +83,7 @@ def _each_once(cells: list[Vcpus], count: int) -> None:
         again = seen & cell.mask
         if again:
             raise invalid(
-                "ImageNUMATopologyCPUDuplicates", f"numa_cpus.{number}", cell.numbers, f"vCPU {cpus_of(again)[0]} is in a cell already"
+                "ImageNUMATopologyCPUDuplicates", f"numa_cpus.{number}", lowest(again), f"vCPU {lowest(again)} is in a cell already"
             )
         if cell.beyond is not None:
             why = f"vCPU {cell.beyond} is not one of the flavor's {count}"
@@ -92,7 +91,7 @@ def _each_once(cells: list[Vcpus], count: int) -> None:
         seen |= cell.mask
     left = every(count) & ~seen
     if left:
-        raise invalid("ImageNUMATopologyCPUsUnassigned", "numa_cpus.N", f"without {cpus_of(left)[0]}", "each vCPU belongs to one cell")
+        raise invalid("ImageNUMATopologyCPUsUnassigned", "numa_cpus.N", f"without {lowest(left)}", "each vCPU belongs to one cell")
 
 
 def _bounded(count: int, texts: Texts) -> int:

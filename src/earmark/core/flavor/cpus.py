@@ -10,7 +10,6 @@ from earmark.core.flavor.flavor import Flavor
 from earmark.core.flavor.groups import HYPERTHREADING, Groups
 from earmark.core.flavor.texts import Texts, conflict, invalid, one_of, truth
 from earmark.core.flavor.vcpus import every, read_mask
-from earmark.core.model.cpuset import cpus_of
 from earmark.core.model.request import CpuPolicy, EmulatorPolicy, ThreadPolicy
 
 CPU_POLICIES = get_args(CpuPolicy)
@@ -40,10 +39,12 @@ def cpu_wish(flavor: Flavor, texts: Texts, groups: Groups) -> CpuWish:
     policy = _policy_of_amounts(policy, emulator, flavor.vcpus, groups)
     threads = _threads_of_trait(threads, texts, groups)
     if policy in (None, "shared"):
-        _nothing_dedicated(threads, emulator, dedicated, realtime)
+        _nothing_dedicated(texts, threads, emulator, dedicated, realtime)
     elif policy == "dedicated":
         if dedicated:
-            raise invalid("RequiredMixedInstancePolicy", DEDICATED_KEY, cpus_of(dedicated), "is for hw:cpu_policy mixed, found dedicated")
+            raise invalid(
+                "RequiredMixedInstancePolicy", DEDICATED_KEY, texts.specs[DEDICATED_KEY], "is for hw:cpu_policy mixed, found dedicated"
+            )
         dedicated = every(flavor.vcpus)
     elif bool(realtime) == bool(dedicated):
         found = "both" if realtime else "neither"
@@ -146,7 +147,7 @@ def _threads_of_trait(threads: str | None, texts: Texts, groups: Groups) -> str 
     return "isolate" if trait == "forbidden" else "require"
 
 
-def _nothing_dedicated(threads: str | None, emulator: str | None, dedicated: int, realtime: int) -> None:
+def _nothing_dedicated(texts: Texts, threads: str | None, emulator: str | None, dedicated: int, realtime: int) -> None:
     """Raise InvalidFlavor if something is asked for that needs dedicated CPUs."""
     why = "needs dedicated CPUs: hw:cpu_policy dedicated or mixed"
     if threads is not None:
@@ -154,6 +155,6 @@ def _nothing_dedicated(threads: str | None, emulator: str | None, dedicated: int
     if emulator == "isolate":
         raise invalid("BadRequirementEmulatorThreadsPolicy", EMULATOR_KEY, emulator, why)
     if dedicated:
-        raise invalid("RequiredMixedInstancePolicy", DEDICATED_KEY, cpus_of(dedicated), "is for hw:cpu_policy mixed")
+        raise invalid("RequiredMixedInstancePolicy", DEDICATED_KEY, texts.specs[DEDICATED_KEY], "is for hw:cpu_policy mixed")
     if realtime:
-        raise invalid("RealtimeConfigurationInvalid", "hw:cpu_realtime", cpus_of(realtime), why)
+        raise invalid("RealtimeConfigurationInvalid", "hw:cpu_realtime", texts.specs["hw:cpu_realtime"], why)

@@ -17,7 +17,7 @@ from earmark.core.flavor.groups import Groups, read_groups
 from earmark.core.flavor.memory import encrypted, encryption_trait, locked, page_wish, pmem_amounts
 from earmark.core.flavor.shape import guest_shape
 from earmark.core.flavor.texts import Texts, invalid
-from earmark.core.model.cpuset import cpus_of
+from earmark.core.flavor.vcpus import numbers_of
 from earmark.core.model.request import DEVICE_REQUESTS_MAX, Request
 from earmark.core.model.units import GIB, MIB
 
@@ -62,8 +62,8 @@ def read(flavor: Flavor, image: Image | None, *, boot_from_volume: bool, aliases
         vcpus=_vcpus(flavor, groups, cells),
         cpu_policy=cpus.policy,
         thread_policy=cpus.threads,
-        dedicated_vcpus=cpus_of(cpus.dedicated) if cpus.policy == "mixed" else (),
-        realtime_vcpus=cpus_of(cpus.realtime),
+        dedicated_vcpus=numbers_of(cpus.dedicated) if cpus.policy == "mixed" else (),
+        realtime_vcpus=numbers_of(cpus.realtime),
         emulator_policy=cpus.emulator,
         memory_bytes=_memory_bytes(flavor, groups, cells),
         page_kib=page,
