@@ -12,6 +12,7 @@ import msgspec
 
 from earmark.cli import output as o
 from earmark.cli import output_cases as cases
+from earmark.cli import output_devices as devices
 from earmark.cli import output_lives as lives
 from earmark.cli import output_machine as m
 from earmark.cli import output_scenario as book
@@ -105,6 +106,8 @@ ANSWERS: tuple[tuple[str, type[msgspec.Struct]], ...] = (
     ("node list (a list of these)", m.NodeOut),
     ("node set, without KEY=VALUE", NodeSettings),
     ("node providers", m.ProvidersOut),
+    ("node devices", devices.NodeDevicesOut),
+    ("node devices --policy", devices.DevicePolicyOut),
     ("log", o.EventOut),
     ("diff", o.DiffOut),
     ("stats", statistics.StatsOut),

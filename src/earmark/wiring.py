@@ -32,6 +32,7 @@ from earmark.tracker.tracker import Tracker
 from earmark.tracker.writer import Writer
 
 if TYPE_CHECKING:
+    from earmark.drivers.device_policy import DevicePolicy
     from earmark.drivers.provider_files import ProviderFiles
 
 
@@ -71,6 +72,13 @@ def read_providers(paths: Iterable[Path]) -> ProviderFiles:
     from earmark.drivers.provider_files import read_provider_files  # noqa: PLC0415 - YAML is loaded only where it is read
 
     return read_provider_files(paths)
+
+
+def read_policy(path: Path) -> DevicePolicy:
+    """Return what a device policy file says; raises InvalidRecord with the place of what is wrong."""
+    from earmark.drivers.device_policy import read_device_policy  # noqa: PLC0415 - its forms are loaded only where they are read
+
+    return read_device_policy(path)
 
 
 def open_store(settings: Settings) -> SqliteStore:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from earmark.cli import node_life, phrases
+from earmark.cli import node_devices, node_life, phrases
 from earmark.cli.life import tell
 from earmark.cli.looks import picture
 from earmark.cli.node_settings import changed, listing
@@ -139,6 +139,7 @@ for command in (node_life.add, node_life.observe, node_life.disable, node_life.e
     node.add_command(command)
 node.add_command(node_life.rehome)
 node.add_command(node_life.providers)
+node.add_command(node_devices.devices)
 
 
 def setting_lines(session: Session, node: str | None) -> list[str]:

@@ -86,7 +86,7 @@ def picture_of(state: NodeState) -> Picture:
         cpus=cpus,
         cells=() if machine is None else tuple(CellPicture(cell, cores_of(machine, cell.id)) for cell in cells_of(machine)),
         pools=_pools(state),
-        devices=() if machine is None else tuple(_device(state, device, holders, kept) for device in machine.devices),
+        devices=tuple(_device(state, device, holders, kept) for device in devices_of(state)),
         claims=tuple(sorted(state.claims.values(), key=lambda claim: (claim.held_at_ms, claim.id))),
         quarantines=tuple(sorted(state.quarantines.values(), key=lambda each: (each.since_ms, each.claim))),
         missing=tuple((unit, everywhere.get(unit)) for unit in sorted(state.missing)),
@@ -103,11 +103,19 @@ def unit_tile(state: NodeState, unit: UnitId) -> Tile | None:
     for cpu in state.machine.cpus:
         if cpu_unit(cpu.id) == unit:
             return _cpu_tile(state, cpu, holders, kept)
-    for device in state.machine.devices:
-        if device.unit == unit:
-            return _device(state, device, holders, kept).tile
+    if state.layout is not None and unit in state.layout.known:
+        return _tile(state, unit, holders, kept)
     known = holders.get(unit) or kept.get(unit)
     return None if known is None else _tile(state, unit, holders, kept)
+
+
+def devices_of(state: NodeState) -> tuple[Device, ...]:
+    """Return the devices of a node as its device policy has them: those of the machine by unit, then mediated ones and named resources."""
+    if state.machine is None or state.layout is None:
+        return ()
+    known = state.layout.known
+    seen = [device.unit for device in state.machine.devices]
+    return tuple(known[unit] for unit in (*seen, *sorted(frozenset(known) - frozenset(seen))))
 
 
 def cells_of(machine: Machine) -> tuple[Cell, ...]:

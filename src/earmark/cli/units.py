@@ -38,4 +38,4 @@ def known_units(state: NodeState) -> frozenset[UnitId]:
     held = frozenset(row.unit for _, grant in state.grants() for row in grant.units)
     if state.machine is None:
         return held
-    return held | frozenset(cpu_unit(cpu.id) for cpu in state.machine.cpus) | frozenset(device.unit for device in state.machine.devices)
+    return held | state.present

@@ -6,6 +6,8 @@ column. Unlike provider files (`drivers.provider_files`), the meaning is left to
 
 from __future__ import annotations
 
+import re
+
 from earmark.errors import InvalidRecord
 
 try:
@@ -16,6 +18,7 @@ except ImportError as missing:
 DEPTH_MAX = 16
 VALUES_MAX = 100_000
 NULL = "tag:yaml.org,2002:null"
+STEP = re.compile(r"\.([A-Za-z_][A-Za-z0-9_]*)|\[([0-9]{1,9})\]")
 
 Plain = None | str | list["Plain"] | dict[str, "Plain"]
 """What a document is made of; an empty value is None."""
@@ -38,6 +41,22 @@ def read_yaml(text: str, source: str) -> Plain:
     if root is None:
         raise _at(source, 1, 1, "is empty")
     return _plain(root, source)
+
+
+def place_in(text: str, path: str) -> tuple[int, int]:
+    """Return line and column of what a path (`$.rules[0].kind`, as msgspec writes it) leads to, or of the last step that is there."""
+    node = yaml.compose(text, Loader=yaml.SafeLoader)
+    for key, index in STEP.findall(path.removeprefix("$")):
+        if index and isinstance(node, yaml.SequenceNode) and int(index) < len(node.value):
+            node = node.value[int(index)]
+        elif key and isinstance(node, yaml.MappingNode):
+            found = [value for name, value in node.value if isinstance(name, yaml.ScalarNode) and name.value == key]
+            if not found:
+                break
+            node = found[0]
+        else:
+            break
+    return (node.start_mark.line + 1, node.start_mark.column + 1) if node is not None else (1, 1)
 
 
 def _bounded(text: str, source: str) -> None:

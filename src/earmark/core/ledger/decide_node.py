@@ -11,6 +11,7 @@ from earmark.core.fit.layout import build_layout
 from earmark.core.ledger import commands as c
 from earmark.core.ledger import events as e
 from earmark.core.ledger.decision import Decision, Facts
+from earmark.core.ledger.device_changes import device_changes
 from earmark.core.ledger.differences import differences
 from earmark.core.ledger.naming import with_known_names
 from earmark.core.ledger.state import NODE_CORDON, NodeState
@@ -152,11 +153,13 @@ def kept_of(state: NodeState, provided: Provided) -> tuple[Provided, tuple[str, 
 
 
 def configure(state: NodeState, command: c.ConfigureNode, _facts: Facts) -> Decision:
-    """Replace the settings; raises InvalidRequest if they are impossible on the machine."""
+    """Replace the settings; raises InvalidRequest if they are impossible on the machine. What changes for its devices is told."""
     if state.settings == command.settings:
         return Decision(outcome="configured", message="has these settings already")
     possible(command.settings, state.machine)
-    return Decision(events=(e.NodeConfigured(settings=command.settings),), outcome="configured")
+    changes = device_changes(state, command.settings)
+    event = e.NodeConfigured(settings=command.settings)
+    return Decision(events=(event,), outcome="configured", differences=(*changes.lines, *changes.kept))
 
 
 def possible(settings: NodeSettings, machine: Machine | None) -> None:
