@@ -34,8 +34,8 @@ def possible(guest: Guest | None, ground: Ground, requests: Sequence[DeviceReque
     if guest is None:
         return devices_exist(requests, ground.stock, None)
     known: dict[frozenset[int], bool] = {}
-    for chosen in _placements(guest, ground, ()):
-        cells = frozenset(cell.id for cell in chosen)
+    for chosen in _placements(_table(guest, ground), ground, (), ()):
+        cells = frozenset(chosen)
         if cells not in known:
             near = all(not there or there & cells for _, there in ground.networks)
             known[cells] = near and devices_exist(requests, ground.stock, cells)
@@ -44,19 +44,26 @@ def possible(guest: Guest | None, ground: Ground, requests: Sequence[DeviceReque
     return False
 
 
-def _placements(guest: Guest, ground: Ground, limits: tuple[Way, ...], chosen: tuple[HostCell, ...] = ()) -> Iterator[tuple[HostCell, ...]]:
+def _table(guest: Guest, ground: Ground) -> list[dict[int, Way]]:
+    """Return, for each guest cell, the host cells on which it can lie, and the least that it takes there."""
+    table = []
+    for need in guest.cells:
+        ways = {cell.id: pair_ways(need, cell, guest, ground) for cell in ground.cells}
+        table.append({cell: (min(way[0] for way in some), min(way[1] for way in some)) for cell, some in ways.items() if some})
+    return table
+
+
+def _placements(
+    table: Sequence[dict[int, Way]], ground: Ground, taken: tuple[Way, ...], chosen: tuple[int, ...]
+) -> Iterator[tuple[int, ...]]:
     """Yield the permutations of host cells on which the guest cells can lie, pair by pair and within the limits of the node."""
-    if len(chosen) == len(guest.cells):
-        if _affordable(limits, ground):
+    if len(chosen) == len(table):
+        if _affordable(taken, ground):
             yield chosen
         return
-    need = guest.cells[len(chosen)]
-    for cell in ground.cells:
+    for cell, least in table[len(chosen)].items():
         if cell not in chosen:
-            ways = pair_ways(need, cell, guest, ground)
-            if ways:
-                least = (min(leaving for leaving, _ in ways), min(memory for _, memory in ways))
-                yield from _placements(guest, ground, (*limits, least), (*chosen, cell))
+            yield from _placements(table, ground, (*taken, least), (*chosen, cell))
 
 
 def _affordable(taken: Sequence[Way], ground: Ground) -> bool:

@@ -45,7 +45,7 @@ def random_case(seed: int) -> Case:
     policy: CpuPolicy = rnd.choice(("shared", "dedicated", "dedicated", "mixed"))
     hosts = rnd.choice((1, 1, 2, 2, 3, 3, 4, 4, 5, 6, 8))
     guest = random_guest(rnd, policy, hosts)
-    cells = random_cells(rnd, hosts, guest)
+    cells = random_cells(rnd, hosts, guest, roomy=rnd.random() < 0.5)
     devices = random_devices(rnd, [cell.id for cell in cells]) if rnd.random() < 0.6 else ()
     ground = Ground(
         cells=cells,
@@ -80,8 +80,8 @@ def random_guest(rnd: Random, policy: CpuPolicy, hosts: int) -> Guest:
     return Guest(cells=tuple(needs), policy=policy, threads=threads, placement=rnd.choice(("pack", "pack", "spread")))
 
 
-def random_cells(rnd: Random, count: int, guest: Guest) -> tuple[HostCell, ...]:
-    """Return host cells with ragged cores, holes in the numbers of cells and CPUs, some without CPUs or memory."""
+def random_cells(rnd: Random, count: int, guest: Guest, *, roomy: bool) -> tuple[HostCell, ...]:
+    """Return host cells with ragged cores, holes in the numbers of cells and CPUs, some without CPUs or memory; roomy ones have more of all."""
     ids = sorted(rnd.sample(range(count + 2), count))
     wish = rnd.choice((None, None, "small", "pages", "any"))
     mode = rnd.choice(("pool", "split", "overlap"))
@@ -90,18 +90,23 @@ def random_cells(rnd: Random, count: int, guest: Guest) -> tuple[HostCell, ...]:
     apart = {(one, other): rnd.choice((16, 21, 32)) for one in range(count) for other in range(one)}
     cells = []
     for place, number in enumerate(ids):
-        cores = random_cores(rnd, first)
+        cores = random_cores(rnd, first, roomy=roomy)
         first = max([cpu for core in cores for cpu in core], default=first) + rnd.choice((1, 1, 3))
         row = tuple(10 if other == place else apart[max(place, other), min(place, other)] for other in range(count)) if far else ()
-        cells.append(_cell(rnd, number, cores, mode, random_offers(rnd, wish, guest), row))
+        cell = _cell(rnd, number, cores, mode, random_offers(rnd, wish, guest), row)
+        if roomy:
+            offers = tuple(replace(offer, free=offer.free + 4) for offer in cell.offers)
+            cell = replace(cell, offers=offers, memory_limit=None, cpu_ratio=cell.cpu_ratio and 4000)
+        cells.append(cell)
     return tuple(cells)
 
 
-def random_cores(rnd: Random, first: int) -> list[list[int]]:
+def random_cores(rnd: Random, first: int, *, roomy: bool) -> list[list[int]]:
     """Return the CPUs of some cores of 1 to 4 threads, at most 9 in all, with holes and threads that do not follow each other."""
-    if rnd.random() < 0.1:
+    if rnd.random() < 0.1 and not roomy:
         return []
     sizes = rnd.choice(([2], [2, 2], [2, 2, 2], [1, 1, 1], [1, 2, 2], [4, 2], [3, 3], [4, 4], [1], [2, 1, 1, 2]))
+    sizes = [2, 2, 2, 2] if roomy and sum(sizes) < 6 else sizes
     numbers = list(range(first, first + sum(sizes) + rnd.choice((0, 0, 2))))
     if len(numbers) > sum(sizes):
         numbers = sorted(rnd.sample(numbers, sum(sizes)))
