@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from earmark.core.ledger import life_commands as lc
-from earmark.core.ledger.decide_move import page_size
+from earmark.core.ledger.kept import page_sizes
 from earmark.core.ledger.state import NodeState
 from earmark.core.model import ids
 from earmark.core.model.claim import Holder
@@ -41,7 +41,7 @@ def out_command(tracker: Lives, consumer: str, kind: MoveKind, request: Request 
     wanted = tuple((request or claim.request) if claim is main else claim.request for claim in moved)
     half = Half(
         ledger=tracker.store.ledger_id, move=move, kind=kind, consumer=main.consumer, owner=main.owner, uuid=uuid, node=main.node,
-        claims=tuple(claim.id for claim in moved), requests=wanted, page_kib=page_size(main.grant),
+        claims=tuple(claim.id for claim in moved), requests=wanted, page_kib=next(iter(page_sizes(main.grant)), None),
     )  # fmt: skip
     plans = tuple(lc.LegPlan(source=claim.id, destination=None, purpose=claim.purpose) for claim in moved)
     return lc.OpenMove(

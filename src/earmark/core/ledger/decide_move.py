@@ -10,25 +10,21 @@ from collections.abc import Callable
 from typing import Any
 
 import immutables
-from msgspec.structs import replace
 
-from earmark.core.fit.fit import fit
-from earmark.core.fit.layout import ROOT_DISK
-from earmark.core.fit.memory import limit
 from earmark.core.ledger import commands as c
 from earmark.core.ledger import events as e
 from earmark.core.ledger import life_commands as lc
 from earmark.core.ledger.decide import place
 from earmark.core.ledger.decide_life import Draft, create, end_move, report
+from earmark.core.ledger.kept import not_worse, page_sizes, same_pages, with_kept_devices
 from earmark.core.ledger.life_decision import LifeDecision, LifeFacts, World
-from earmark.core.ledger.remembering import identified
-from earmark.core.ledger.state import NODE_CORDON, NodeState
+from earmark.core.ledger.state import NodeState
 from earmark.core.model.claim import Claim
 from earmark.core.model.grant import Grant
-from earmark.core.model.ids import MEMORY, VCPU, ClaimId, NodeId, PoolId, UnitId, class_pool, consumer_stream, disk_pool
+from earmark.core.model.ids import ClaimId, NodeId, UnitId, consumer_stream
 from earmark.core.model.instance import Leg, LegPair
 from earmark.core.model.refusal import Reason, ReasonCode, Refusal
-from earmark.core.model.request import DeviceRequest, Request
+from earmark.core.model.request import Request
 from earmark.errors import Conflict, InvalidRequest, UnknownClaim
 
 UNCHANGING = frozenset({"migration", "live_migration", "evacuation"})
@@ -181,15 +177,14 @@ def _hold_leg(draft: Draft, command: lc.OpenMove, plan: lc.LegPlan, source: Clai
     if command.deadline_ms is not None and command.deadline_ms <= max(draft.now_ms, state.at_ms):
         raise InvalidRequest(f"the deadline of move {command.move} has passed already", move=command.move)
     here = source if source is not None and source.node == state.node else None
-    named = kept_devices(request, here, state) if here is not None and plan.grant is None else ()
-    found = _placed(state, command, plan, request, here, named)
+    before = page_sizes(source.grant) if source is not None else (command.page_kib,)
+    live = command.kind == "live_migration"
+    named, found = _placed(state, command, plan, same_pages(request, before) if live else request, here)
     if isinstance(found, Refusal):
         return found
-    before = page_size(source.grant) if source is not None else command.page_kib
-    if command.kind == "live_migration" and page_size(found) != before:
-        return _refusal(
-            state, "page_size", f"a live migration keeps the size of pages: {_pages(before)} now, {_pages(page_size(found))} there"
-        )
+    after = page_sizes(found) if source is not None else page_sizes(found)[:1] or (None,)
+    if live and after != before:
+        return _refusal(state, "page_size", f"a live migration keeps the size of pages: {_pages(before)} now, {_pages(after)} there")
     draft = draft.note(
         state.node,
         e.ClaimHeld(
@@ -203,98 +198,27 @@ def _hold_leg(draft: Draft, command: lc.OpenMove, plan: lc.LegPlan, source: Clai
 
 
 def _placed(
-    state: NodeState, command: lc.OpenMove, plan: lc.LegPlan, request: Request, here: Claim | None, named: tuple[UnitId, ...]
-) -> Grant | Refusal:  # fmt: skip
-    """Return the grant of a destination leg, without the devices that it takes over, or why there is none."""
+    state: NodeState, command: lc.OpenMove, plan: lc.LegPlan, request: Request, here: Claim | None
+) -> tuple[tuple[UnitId, ...], Grant | Refusal]:
+    """Return the devices that a destination leg takes over and the rest of its grant, or why there is none."""
     if plan.destination is None:
         raise InvalidRequest(f"move {command.move} has a leg without a claim", move=command.move)
-    asked = without_devices(request, named, state) if named else request
-    if named and is_nothing(asked):
-        return Grant()
+    if here is not None and plan.grant is None:
+        kept = with_kept_devices(state, here, request)
+        if kept is not None:
+            return kept
     wish = c.HoldClaim(
-        node=state.node, claim=plan.destination, consumer=command.consumer, owner=command.owner, request=asked, grant=plan.grant,
+        node=state.node, claim=plan.destination, consumer=command.consumer, owner=command.owner, request=request, grant=plan.grant,
         purpose="leg", move=command.move, leg="destination",
     )  # fmt: skip
     found = place(state, wish)
     if isinstance(found, Refusal) and here is not None and plan.grant is None and state.supply is not None and state.retired is None:
-        return not_worse(state, here, asked) or found
-    return found
+        return (), not_worse(state, here, request) or found
+    return (), found
 
 
-def not_worse(state: NodeState, here: Claim, asked: Request) -> Grant | None:
-    """Return a grant for a resize on an overcommitted node that asks of no overcommitted pool for more than the instance holds now (S45).
-
-    C10: what does not worsen an existing overage is admitted. Both legs count until the move ends.
-    """
-    supply = state.supply
-    if supply is None or NODE_CORDON in state.cordons:
-        return None
-    wanted = _floating(asked)
-    used = state.free.used
-    for stock in supply.layout.inventories(state.free):
-        pool = PoolId(stock.pool)
-        if stock.admits(0, stock.used) or not wanted.get(pool):
-            continue
-        if wanted[pool] > here.grant.amount(pool):
-            return None
-        used = used.set(pool, limit(stock) - wanted[pool])
-    if used is state.free.used:
-        return None
-    found = fit(asked, replace(supply, free=replace(state.free, used=used)))
-    return identified(found, supply.layout) if isinstance(found, Grant) else None
-
-
-def _floating(asked: Request) -> dict[PoolId, int]:
-    """Return what a request takes from the pools that float over the node."""
-    wanted = {
-        VCPU: asked.vcpus if asked.cpu_policy == "shared" else 0,
-        MEMORY: asked.memory_bytes if asked.page_kib is None else 0,
-        disk_pool(ROOT_DISK): asked.disk_bytes,
-    }
-    return wanted | {class_pool(item.resource_class): item.amount for item in asked.resources}
-
-
-def page_size(grant: Grant) -> int | None:
-    """Return the size of a guest's pages in KiB as its first cell has it (M24, H5), None for ordinary memory."""
-    return grant.cells[0].page_kib if grant.cells else None
-
-
-def _pages(size_kib: int | None) -> str:
-    return "ordinary ones" if size_kib is None else f"{size_kib} KiB"
-
-
-def kept_devices(request: Request, here: Claim, state: NodeState) -> tuple[UnitId, ...]:
-    """Return the devices of the source leg that a resize on the same node wants unchanged: they stay where they are (W24, S40)."""
-    known = state.layout.known if state.layout is not None else {}
-    wanted = _once(request)
-    had = _once(here.request)
-    kept: list[UnitId] = []
-    for kind, device in sorted(wanted.items()):
-        before = had.get(kind)
-        if before is None or replace(before, count=device.count) != device:
-            continue
-        held = sorted(row.unit for row in here.grant.units if row.unit in known and known[row.unit].kind == kind)
-        kept += held[: device.count]
-    return tuple(kept)
-
-
-def _once(request: Request) -> dict[str, DeviceRequest]:
-    """Return the devices of each kind that a request names in one place only: of others it cannot be told which device is whose."""
-    kinds = [device.kind for device in request.devices]
-    return {device.kind: device for device in request.devices if kinds.count(device.kind) == 1}
-
-
-def without_devices(request: Request, named: tuple[UnitId, ...], state: NodeState) -> Request:
-    """Return a request less the devices that are there already."""
-    known = state.layout.known if state.layout is not None else {}
-    kinds = [known[unit].kind for unit in named if unit in known]
-    left = [(device, device.count - kinds.count(device.kind)) for device in request.devices]
-    return replace(request, devices=tuple(replace(device, count=count) for device, count in left if count > 0))
-
-
-def is_nothing(request: Request) -> bool:
-    """Say whether a request asks for no amount and no unit at all."""
-    return not (request.vcpus or request.memory_bytes or request.disk_bytes or request.resources or request.devices)
+def _pages(sizes: tuple[int | None, ...]) -> str:
+    return ", ".join("ordinary ones" if size is None else f"{size} KiB" for size in dict.fromkeys(sizes or (None,)))
 
 
 def _refusal(state: NodeState, code: ReasonCode, detail: str) -> Refusal:
