@@ -25,6 +25,7 @@ from earmark.errors import InvalidRequest, InvalidSetting
 LogLevel = Literal["debug", "info", "warning", "error", "off"]
 LogFormat = Literal["console", "json"]
 Colour = Literal["auto", "always", "never"]
+Asking = Literal["auto", "always", "never"]
 
 PREFIX = "EARMARK_"
 NOT_SETTINGS = re.compile(r"EARMARK_(CLAIM|CPUS|CELLS|NODE|PCI|GPU_SHARES|TEST_\w+)")
@@ -123,6 +124,13 @@ class Settings(Value, frozen=True):
             extra={"security": "The size of a named path is read and recorded; nothing is written there."},
         ),
     ] = (DiskPath(name="root", path="/"),)
+    nvml: Annotated[
+        Asking,
+        Meta(
+            description="Whether NVIDIA's library is asked about GPUs when the machine is looked at: where there are such GPUs (auto), always or never.",
+            extra={"security": "The library is loaded from where the system's loader finds it, in a process of its own with your rights and a time limit."},
+        ),
+    ] = "auto"  # fmt: skip
     cpu_allocation_ratio_milli: Annotated[
         Ratio | None,
         Meta(

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import pwd
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,7 +17,7 @@ from earmark.core.ledger.commands import RegisterNode
 from earmark.core.ledger.state import NodeState
 from earmark.core.model.ids import NodeId, node_stream
 from earmark.core.model.ratios import Ratios, settings_under
-from earmark.drivers.contract import HostDriver, Monitor, Observation
+from earmark.drivers.contract import GpuDriver, HostDriver, Monitor, Observation
 from earmark.drivers.processes import SystemProcesses
 from earmark.drivers.sysfs.observe import SysfsDriver
 from earmark.errors import InvalidRecord, InvalidRequest, LedgerBroken, LedgerForeign
@@ -49,7 +49,7 @@ def open_tracker(
     where = place.resolve(settings)
     configure(settings, key=lambda: identity.log_key(where))
     place.prepare(where)
-    host = SysfsDriver(disks=tuple((disk.name, Path(disk.path)) for disk in settings.disks))
+    host = SysfsDriver(disks=tuple((disk.name, Path(disk.path)) for disk in settings.disks), gpus=gpus_of(settings))
     store = SqliteStore(where.path, gid=where.gid)
     try:
         return tracker_on(store, where, host, settings, SystemClock(), observe=observe, monitor=host)
@@ -63,8 +63,21 @@ def look_at(settings: Settings, root: Path | None = None) -> tuple[Observation, 
     from earmark.drivers.sysfs.discovery import discovery_json  # noqa: PLC0415 - only discover shows it
 
     own = tuple((disk.name, Path(disk.path)) for disk in settings.disks)
-    seen = (SysfsDriver(disks=own) if root is None else SysfsDriver(root)).observe()
+    seen = (SysfsDriver(disks=own, gpus=gpus_of(settings)) if root is None else SysfsDriver(root)).observe()
     return seen, discovery_json(seen)
+
+
+def gpus_of(settings: Settings) -> Callable[[], GpuDriver] | None:
+    """Return what makes the driver that is asked for this machine's GPUs, None if none is to be."""
+    if settings.nvml == "never":
+        return None
+
+    def driver() -> GpuDriver:
+        from earmark.drivers.nvml.driver import NvmlDriver  # noqa: PLC0415 - most commands do not look at the machine
+
+        return NvmlDriver(always=settings.nvml == "always")
+
+    return driver
 
 
 def read_providers(paths: Iterable[Path]) -> ProviderFiles:

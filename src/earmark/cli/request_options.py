@@ -16,9 +16,8 @@ from typing import Any, NamedTuple, TypeVar, cast, get_args
 import click
 import msgspec
 
-from earmark.cli.device_wishes import device_wishes
 from earmark.core.model import ids
-from earmark.core.model.request import CpuPolicy, PageWish, Placement, Request, ResourceAmount, ThreadPolicy
+from earmark.core.model.request import CpuPolicy, DeviceRequest, PageWish, Placement, Request, ResourceAmount, ThreadPolicy
 from earmark.core.model.units import KIB, parse_bytes, parse_duration_ms
 from earmark.errors import InvalidRecord, InvalidRequest
 
@@ -148,11 +147,19 @@ def request_from(words: Mapping[str, Any], default_cpu_policy: CpuPolicy) -> Req
     return Request(
         vcpus=vcpus, cpu_policy=policy, thread_policy=threads, memory_bytes=memory_bytes, page_kib=page_kib, cells=words["cells"],
         disk_bytes=parse_bytes(words["disk"], what="--disk") if words["disk"] is not None else 0,
-        devices=device_wishes(words),
+        devices=_devices(words),
         resources=tuple(parse_resource(text) for text in words["resource"]),
         required_traits=required, forbidden_traits=forbidden,
         placement=cast("Placement", words["placement"] or "pack"),
     )  # fmt: skip
+
+
+def _devices(words: Mapping[str, Any]) -> tuple[DeviceRequest, ...]:
+    if not any(words[name] is not None and words[name] != () for name in ("gpus", "linked", "gpu", "gpu_share", "device")):
+        return ()
+    from earmark.cli.device_wishes import device_wishes  # noqa: PLC0415 - only for those who ask for devices
+
+    return device_wishes(words)
 
 
 def read_request(source: str) -> Request:

@@ -40,6 +40,13 @@ class HostDriver(Protocol):
         """Return the host's name."""
 
 
+class GpuDriver(Protocol):
+    """Knows more of some devices than the kernel's files say."""
+
+    def enrich(self, machine: Machine) -> Machine:
+        """Return the machine with what the GPUs' own driver says of them; what could not be had is a note and in `unread`. Never raises."""
+
+
 class Monitor(Protocol):
     """Sees what a host is doing."""
 

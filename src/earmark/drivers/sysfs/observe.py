@@ -10,10 +10,11 @@ import hashlib
 import hmac
 import os
 import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from earmark.drivers.contract import Observation
+from earmark.drivers.contract import GpuDriver, Observation
 from earmark.drivers.sysfs.boot import read_boot_id
 from earmark.drivers.sysfs.tree import Tree
 
@@ -29,20 +30,31 @@ HOSTNAME_LENGTH_MAX = 253
 
 
 class SysfsDriver:
-    """Sees the host below `root`. `disks` are (name, path) pairs; `use_process_limits` False ignores affinity and cgroups."""
+    """Sees the host below `root`. `disks` are (name, path) pairs; `use_process_limits` False ignores affinity and cgroups.
+
+    `gpus` makes what is asked for more than the kernel's files say of GPUs.
+    """
 
     def __init__(
-        self, root: Path = Path("/"), disks: tuple[tuple[str, str | os.PathLike[str]], ...] = (), *, use_process_limits: bool = True
+        self,
+        root: Path = Path("/"),
+        disks: tuple[tuple[str, str | os.PathLike[str]], ...] = (),
+        *,
+        use_process_limits: bool = True,
+        gpus: Callable[[], GpuDriver] | None = None,
     ) -> None:
         self.root = root
         self.disks = disks
         self.use_process_limits = use_process_limits
+        self.gpus = gpus
 
     def observe(self) -> Observation:
         """Look at the whole host; raises HostUnavailable only if not even one CPU can be found."""
         from earmark.drivers.sysfs.whole import read_machine  # noqa: PLC0415 - most commands do not look at the machine
 
         machine = read_machine(Tree(self.root), self.disks, process_limits=self.use_process_limits)
+        if self.gpus is not None:
+            machine = self.gpus().enrich(machine)
         return Observation(machine=machine, hostname=self.hostname(), boot_id=self.boot_id(), machine_ref=self.machine_ref())
 
     def sample(self, at_ms: int) -> Sample:

@@ -1,0 +1,1 @@
+"""NVIDIA GPUs as their own library tells of them: `driver.NvmlDriver` asks, in a process of its own."""
