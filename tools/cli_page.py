@@ -18,6 +18,7 @@ from earmark.cli import output_machine as m
 from earmark.cli import output_scenario as book
 from earmark.cli import output_statistics as statistics
 from earmark.cli.drawing import CROSS
+from earmark.cli.flavor_file import FlavorFile
 from earmark.cli.main import SECTIONS, cli
 from earmark.cli.node_settings import ALIASES, DEFAULTS, OPTIONS
 from earmark.cli.run import RunOut
@@ -66,9 +67,10 @@ honoured, and nothing is said by colour alone.
 REQUEST = """## The request language
 
 `claim`, `run`, `fit` and `why-not` take the same words for what is wanted. A bare `--cpus N` means dedicated CPUs for `run` and shared vCPUs
-elsewhere. Instead of the words, `--request FILE` (`-` is standard input) takes the struct [Request](json.md#request) as JSON; file and
-words are not mixed, but `--node`, `--consumer`, `--owner` and `--ttl` may stand beside a file. `instance attach`, `build` and `unshelve`,
-`move resize` and `move out` take the wishes too; whom they are for and where is said by arguments of their own.
+elsewhere. Instead of the words, `--request FILE` (`-` is standard input) takes the struct [Request](json.md#request) as JSON, and
+`--flavor FILE` a [flavor with its image and aliases](flavors.md) as YAML or JSON; file and words are not mixed, but `--node`, `--consumer`,
+`--owner` and `--ttl` may stand beside a file, and `--spread` beside a flavor. `instance attach`, `build` and `unshelve`, `move resize` and
+`move out` take the wishes too; whom they are for and where is said by arguments of their own.
 
 """
 JSON_HEAD = """# JSON
@@ -205,7 +207,13 @@ def cli_page() -> str:
 
 def shapes() -> list[tuple[str, type]]:
     """Return which command answers, or takes, which struct."""
-    return [*ANSWERS, ("run, on standard error", RunOut), ("--request FILE", Request), ("--grant FILE", Grant)]
+    return [
+        *ANSWERS,
+        ("run, on standard error", RunOut),
+        ("--request FILE", Request),
+        ("--flavor FILE", FlavorFile),
+        ("--grant FILE", Grant),
+    ]
 
 
 def json_page() -> str:
