@@ -18,13 +18,14 @@ import msgspec
 from msgspec import Meta
 
 from earmark.core.model.cpuset import CpuNumber
-from earmark.core.model.request import Affinity
+from earmark.core.model.request import DEVICE_REQUESTS_MAX, Affinity
 from earmark.core.model.topology import CELLS_MAX, DEVICES_MAX
 from earmark.errors import InvalidRecord
 
 LINE_BYTES_MAX = 16 << 20
 """A longer line is no case."""
-DEVICE_REQUESTS_MAX = 1024
+VCPUS_MAX = 1 << 15
+"""More than any hypervisor gives one guest."""
 RATIO_LEAST, RATIO_MOST = Decimal("0.000001"), Decimal(1_000_000)
 DIGITS_MAX = 400
 """A ratio with more digits is not one."""
@@ -96,7 +97,7 @@ class CaseDevice(Part, frozen=True):
     product_id: str | None = None
     numa_node: int | None = None
     parent: Name | None = None
-    tags: dict[str, Said] = {}
+    tags: dict[str, Said] = msgspec.field(default_factory=dict)
 
 
 class HostUse(Part, frozen=True):
@@ -120,14 +121,14 @@ class PciRequest(Part, frozen=True):
     """Some devices, each of which answers any of the alternatives."""
 
     count: Annotated[int, Meta(ge=0, le=1 << 20)]
-    spec: Annotated[tuple[dict[str, Said], ...], Meta(max_length=1024)]
+    spec: Annotated[tuple[dict[str, Said], ...], Meta(max_length=64)]
     numa_policy: Affinity | None = None
 
 
 class CaseRequest(Part, frozen=True):
     """What is wanted, as a flavor and an image say it. What `pci_passthrough:alias` stands for is in `pci_requests`."""
 
-    vcpus: Count
+    vcpus: Annotated[int, Meta(ge=0, le=VCPUS_MAX)]
     memory_mb: Natural
     extra_specs: dict[str, Said]
     image_properties: dict[str, Said]
