@@ -92,10 +92,11 @@ def test_what_has_no_order_gives_none(seed: int) -> None:
     """Maps and sets that were filled in another order give the same answer."""
     case, rnd = random_case(seed), random(seed)
     stock = case.ground.stock
-    maps = [
-        immutables.Map(rnd.sample(list(each.items()), len(each))) for each in (stock.slots, stock.sockets, stock.shares, stock.addresses)
-    ]
-    other = DeviceStock(stock.devices, *maps)
+
+    def mixed(listed: Mapping[K, V]) -> Mapping[K, V]:
+        return immutables.Map(rnd.sample(list(listed.items()), len(listed)))
+
+    other = DeviceStock(stock.devices, mixed(stock.slots), mixed(stock.sockets), mixed(stock.shares), mixed(stock.addresses))
     networks = tuple((name, frozenset(sorted(cells, reverse=True))) for name, cells in case.ground.networks)
     assert find(case.guest, replace(case.ground, stock=other, networks=networks), case.requests) == find(*case)
 
