@@ -82,9 +82,13 @@ class Certificate(Value, frozen=True):
 
 
 class Refusal(Value, frozen=True):
-    """A no with its reasons. `fits_if` are changes each of which would make it fit, as far as they were looked for."""
+    """A no with its reasons. `fits_if` are changes each of which would make it fit, as far as they were looked for.
+
+    `fits_after` are claims of which all must end for it to fit, () if that was not looked for or does not help.
+    """
 
     reasons: tuple[Reason, ...]
     node: str | None = None
     fits_if: tuple[str, ...] = ()
     certificate: Certificate | None = None
+    fits_after: tuple[Holding, ...] = ()
