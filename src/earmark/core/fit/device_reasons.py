@@ -26,7 +26,7 @@ def reasons_of(offer: Offer, cells: frozenset[int] | None) -> list[Reason]:
     try:
         if offer.choose(cells) is not None:
             return []
-        alone = [reason for part in offer.parts for group in _groups(offer, part) if (reason := _alone(offer, part, group, cells))]
+        alone = [reason for group in _groups(offer) if (reason := _alone(offer, group, cells))]
         shortages = [reason for reason in alone if reason.code == "short"]
         return shortages or alone or [reason for part in offer.parts if (reason := _together(offer, part, cells))]
     except Undecided as error:
@@ -43,11 +43,10 @@ def words_of(request: DeviceRequest) -> str:
     return ", ".join(each for each in said if each)
 
 
-def _groups(offer: Offer, part: Part) -> list[list[int]]:
-    """Return the requests of a part in groups that ask for the same thing, in the order of the requests."""
+def _groups(offer: Offer) -> list[list[int]]:
+    """Return the requests in groups that ask for the same thing, in their order."""
     groups: dict[object, list[int]] = {}
-    for number in sorted(part.requests):
-        request = offer.requests[number]
+    for number, request in enumerate(offer.requests):
         key: object = number
         if not request.linked and request.share is None:
             alike = replace(request, count=1, alias=None)
@@ -56,8 +55,9 @@ def _groups(offer: Offer, part: Part) -> list[list[int]]:
     return list(groups.values())
 
 
-def _alone(offer: Offer, part: Part, group: Sequence[int], cells: frozenset[int] | None) -> Reason | None:
+def _alone(offer: Offer, group: Sequence[int], cells: frozenset[int] | None) -> Reason | None:
     """Return why requests for one thing cannot be served even alone, None if they can."""
+    part = next(part for part in offer.parts if group[0] in part.requests)
     request = offer.requests[group[0]]
     asked = sum(offer.requests[number].count for number in group)
     resource, said = f"device:{request.kind}", words_of(request)

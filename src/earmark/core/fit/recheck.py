@@ -8,10 +8,12 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 
 from earmark.core.fit.free import Supply
-from earmark.core.model.ids import PoolId, ResourceClass, Slot, UnitId
+from earmark.core.fit.recheck_devices import DEVICE, check_excluded, check_kept_out, check_short_devices
+from earmark.core.model.ids import PoolId, ResourceClass
 from earmark.core.model.inventory import Inventory
 from earmark.core.model.refusal import Reason, Refusal
 from earmark.core.model.request import Request
+from earmark.errors import LedgerBroken
 
 
 def check_refusal(refusal: Refusal, request: Request, supply: Supply) -> list[str]:
@@ -23,6 +25,9 @@ def check_refusal(refusal: Refusal, request: Request, supply: Supply) -> list[st
 
 
 def _short(reason: Reason, request: Request, supply: Supply) -> Iterator[str]:
+    if reason.resource.startswith(DEVICE):
+        yield from check_short_devices(reason, request, supply)
+        return
     if reason.short != reason.asked - reason.free or reason.short < 1:
         yield f"asked {reason.asked} less free {reason.free} is not a shortage of {reason.short}"
     free = _free(reason, request, supply)
@@ -45,9 +50,7 @@ def _asked(reason: Reason, request: Request, supply: Supply) -> int:
         return -(-request.memory_bytes // (int(name.partition(":")[2]) * 1024))
     if kind == "disk":
         return request.disk_bytes
-    if kind == "class":
-        return sum(item.amount for item in request.resources if item.resource_class == name)
-    return sum(device.count for device in request.devices if device.kind in name.split("+"))
+    return sum(item.amount for item in request.resources if item.resource_class == name)
 
 
 def _free(reason: Reason, request: Request, supply: Supply) -> int:
@@ -80,17 +83,7 @@ def _free(reason: Reason, request: Request, supply: Supply) -> int:
         return _room(disk) - free.used.get(PoolId(reason.resource), 0) if disk else 0
     if kind == "class":
         return _room(layout.classes[ResourceClass(name)]) - free.used.get(PoolId(reason.resource), 0)
-    return _devices(name, supply)
-
-
-def _devices(kind: str, supply: Supply) -> int:
-    """Return how many devices of one kind can be had together: those that are free and exclude no other free one below them."""
-    slots = supply.layout.slots
-    stopped: set[Slot] = set(supply.free.slots)
-    for unit in supply.blocked_units:
-        stopped.update(slots.get(unit, (Slot(unit),)))
-    there: set[UnitId] = {device.unit for device in supply.layout.devices.get(kind, ()) if not stopped & set(slots[device.unit])}
-    return _count(unit for unit in there if not any(other != unit and Slot(other) in slots[unit] for other in there))
+    raise LedgerBroken(f"{reason.resource} is no pool", found=reason.resource)
 
 
 def _room(inventory: Inventory) -> int:
@@ -148,14 +141,6 @@ def _trait(reason: Reason, request: Request, supply: Supply) -> Iterator[str]:
         yield "the node and the request agree on the trait"
 
 
-def _excluded(reason: Reason, request: Request, supply: Supply) -> Iterator[str]:
-    kinds = reason.resource.partition(":")[2].split("+")
-    if any(_devices(kind, supply) < sum(d.count for d in request.devices if d.kind == kind) for kind in kinds):
-        yield "one of the kinds is short by itself"
-    if reason.asked - reason.free != reason.short or reason.short < 1:
-        yield f"asked {reason.asked} less free {reason.free} is not a shortage of {reason.short}"
-
-
 def _nothing(_reason: Reason, _request: Request, _supply: Supply) -> Iterator[str]:
     yield from ()
 
@@ -171,7 +156,9 @@ CHECKS: dict[str, Callable[[Reason, Request, Supply], Iterator[str]]] = {
     "unknown_unit": _unknown,
     "no_class": _no_class,
     "trait": _trait,
-    "excluded": _excluded,
-    "not_supported": _nothing,
-    **dict.fromkeys(("unit_taken", "unit_blocked", "node_closed", "consumer_has_main", "other_ledger", "mismatch"), _not_fits),
+    "excluded": check_excluded,
+    "affinity": check_short_devices,
+    "unit_blocked": check_kept_out,
+    **dict.fromkeys(("not_supported", "network", "hall", "together", "undecided"), _nothing),  # a certificate speaks for these
+    **dict.fromkeys(("unit_taken", "node_closed", "consumer_has_main", "other_ledger", "mismatch"), _not_fits),
 }
