@@ -20,15 +20,16 @@ from earmark.core.ledger.codec import open_envelope
 from earmark.core.ledger.consumer import encode_consumer
 from earmark.core.ledger.state import encode_image
 from earmark.core.model.claim import Holder
+from earmark.core.model.device_rule import DeviceRule, NamedResource
 from earmark.core.model.finding import Finding
 from earmark.core.model.grant import AmountRow, Grant, GrantCell, Pin, UnitRow
 from earmark.core.model.ids import ClaimId, ConsumerId, MoveId, NodeId, Owner, PoolId, ResourceClass, Trait, UnitId, cpu_unit, node_stream
 from earmark.core.model.instance import MoveKind
 from earmark.core.model.inventory import Inventory
-from earmark.core.model.node import NodeSettings, Provided, ReservedPages
+from earmark.core.model.node import NetworkCells, NodeSettings, Provided, ReservedPages
 from earmark.core.model.refusal import Refusal
 from earmark.core.model.request import DeviceRequest, Request, ResourceAmount
-from earmark.core.model.topology import Machine
+from earmark.core.model.topology import Machine, MdevType
 from earmark.core.model.units import GIB, MIB
 from earmark.stores.memory import MemoryStore
 from earmark.stores.transfer import export_lines
@@ -166,7 +167,27 @@ def record() -> Recorder:
     found = Finding(code="foreign", severity="warning", detail="a guest that nobody claimed", node=NODE_TWO)
     r.say(c.RecordFindings(node=NODE_TWO, source="audit", findings=(found,)))
     r.say(c.ProvideNode(node=NODE_TWO, provided=Provided(inventories=(LICENCES,), traits=(Trait("CUSTOM_TRAIT"),))))
+    policy(r)
     return r
+
+
+def policy(r: Recorder) -> None:
+    """Let a device policy hand out a device for one use, named resources and parts of a device."""
+    seen = rich_machine()
+    types = (MdevType(name="nvidia-35", total=4, label="a quarter"),)
+    parts = tuple(replace(device, mdev_types=types) if device.kind == "gpu" else device for device in seen.devices)
+    r.say(c.ObserveMachine(node=NODE_ONE, machine=replace(seen, devices=parts)))
+    named = NamedResource(resource_class=ResourceClass("CUSTOM_DONGLE"), name="dongle-1", cell=0)
+    once = DeviceRule(observed_kind="vf", one_time_use=True, kind="one-shot", tags={"physical_network": "physnet1"})
+    split = DeviceRule(units=(parts[0].unit,), mdev_type="nvidia-35", max_instances=2, live_migratable=True)
+    settings = replace(
+        SETTINGS, device_rules=(once, split), named_resources=(named,), network_cells=(NetworkCells(network="physnet1", cells=(0,)),),
+        keep_iommu_groups=False,
+    )  # fmt: skip
+    r.say(c.ConfigureNode(node=NODE_ONE, settings=settings))
+    wish = Request(vcpus=1, memory_bytes=MIB, devices=(DeviceRequest(kind="one-shot"), DeviceRequest(kind="class:CUSTOM_DONGLE")))
+    r.say(c.EndClaim(node=NODE_ONE, claim=r.hold(wish), cause="released"))
+    r.hold(replace(wish, devices=wish.devices[1:]))
 
 
 def lives(r: Recorder) -> None:

@@ -95,7 +95,7 @@ FIELDS: Mapping[str, Kind] = {
     **_of("word", "dev_type observed_kind hand_out"),
     **_of("text", "requirements tags label"),
     **_of("name", "alias network networks"),
-    **_of("unit", "within links unread"),
+    **_of("unit", "freed within links unread"),
     **_of("text", "fault"),
     **_of("word", "total_bytes type until_ms usable_cpus use value vcpu vcpus version waited_ms events"),
 }

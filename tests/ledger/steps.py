@@ -28,6 +28,7 @@ from earmark.core.ledger.moves import Fate
 from earmark.core.ledger.rows import ClaimClosed, ClaimOpened, PurposeChanged, row_change
 from earmark.core.ledger.state import NodeState
 from earmark.core.model.claim import Claim, Holder
+from earmark.core.model.device_rule import DeviceRule
 from earmark.core.model.finding import Finding
 from earmark.core.model.grant import AmountRow, Grant, UnitRow
 from earmark.core.model.ids import ClaimId, ConsumerId, MoveId, Owner, PoolId, ResourceClass, StreamId, Trait, UnitId, cpu_unit, node_stream
@@ -60,6 +61,7 @@ SETTINGS: tuple[NodeSettings, ...] = (
     replace(UNRESERVED, reserved_host_cpus=1, reserved_huge_pages=(ReservedPages(cell=0, size_kib=2048, count=64),)),
     replace(UNRESERVED, cpu_policy="split", cpu_shared_set=(0, 1, 4, 5), cpu_dedicated_set=(2, 3, 6, 7), inventories=(LICENCES,)),
     replace(UNRESERVED, cpu_policy="overlap", disk_allocation_ratio=1500),
+    replace(UNRESERVED, device_rules=(DeviceRule(observed_kind="vf", one_time_use=True), DeviceRule(dev_type="PCI", tags={"a": "b"}))),
 )
 CONSUMERS = tuple(ConsumerId(f"vm{number}") for number in range(6))
 

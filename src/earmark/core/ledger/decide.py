@@ -19,6 +19,7 @@ from earmark.core.ledger.decide_foreign import record_findings, see_guests
 from earmark.core.ledger.decide_node import configure, cordon_unit, host, observe, provide, register, rehome, restore, retire, uncordon
 from earmark.core.ledger.decide_time import came_back, give_back, pids, sweep
 from earmark.core.ledger.decision import Decision, Facts, about
+from earmark.core.ledger.one_use import said, with_used_up
 from earmark.core.ledger.reasons import with_holders
 from earmark.core.ledger.remembering import identified
 from earmark.core.ledger.state import NODE_CORDON, NodeState
@@ -43,7 +44,17 @@ def decide(state: NodeState | None, command: c.Command, facts: Facts) -> Decisio
         raise LedgerNewer(
             f"node {state.name} has an event {state.unknown} of a newer Earmark: it is read here and not written", node=state.node
         )
-    return RULES[type(command)](state, command, facts)
+    decision = RULES[type(command)](state, command, facts)
+    return _with_used_up(state, decision) if isinstance(decision, Decision) else decision
+
+
+def _with_used_up(state: NodeState, decision: Decision) -> Decision:
+    """Return a decision in which devices that are for one use stay in quarantine when their claims end."""
+    if not any(isinstance(event, e.ClaimEnded) for event in decision.events):
+        return decision
+    events = with_used_up(state, decision.events)
+    message = "; ".join(filter(None, (decision.message, *said(events))))
+    return msgspec.structs.replace(decision, events=events, message=message)
 
 
 def answer_of(decision: Decision, state: NodeState) -> c.Answer:

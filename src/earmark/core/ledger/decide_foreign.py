@@ -14,6 +14,7 @@ from earmark.core.fit.layout import ROOT_DISK
 from earmark.core.ledger import commands as c
 from earmark.core.ledger import events as e
 from earmark.core.ledger.decision import Decision, Facts, about
+from earmark.core.ledger.one_use import end_of, used_up
 from earmark.core.ledger.remembering import identified
 from earmark.core.ledger.state import NodeState
 from earmark.core.model.claim import Claim
@@ -43,9 +44,12 @@ def see_guests(state: NodeState, command: c.SeeGuests, _facts: Facts) -> Decisio
     for consumer, claim in sorted(foreign.items()):
         why = _over(claim, seen.get(consumer), known=consumer in proper, complete=command.complete)
         if why is not None:
-            events.append(e.ClaimEnded(**about(claim), cause="released", evidence=why))
+            ended = e.ClaimEnded(**about(claim), cause="released", evidence=why)
+            over = consumer not in proper and consumer not in seen
+            events += end_of(state, claim, ended) if over else (ended,)
             touched.append(claim.id)
-            taken = {slot: holder for slot, holder in taken.items() if holder != claim.id}
+            kept = {slot for row in claim.grant.units if over and row.unit in used_up(state, claim) for slot in row.occupied}
+            taken = {slot: holder for slot, holder in taken.items() if holder != claim.id or slot in kept}
             del foreign[consumer]
     overlaps: list[Finding] = []
     names = {claim.id: claim.consumer for claim in state.claims.values()}

@@ -20,6 +20,7 @@ from earmark.core.ledger.decision import about
 from earmark.core.ledger.fold import advance
 from earmark.core.ledger.life_decision import LifeDecision, LifeFacts, World
 from earmark.core.ledger.moves import Fate, Fates, status_of
+from earmark.core.ledger.one_use import with_used_up
 from earmark.core.ledger.state import NodeState
 from earmark.core.model.claim import Cause, Claim, Holder, Purpose
 from earmark.core.model.ids import ClaimId, NodeId, StreamId, consumer_stream, node_stream
@@ -56,9 +57,11 @@ class Draft(msgspec.Struct, frozen=True, kw_only=True):
         return self._with(self.consumer_stream, event, after)
 
     def note(self, node: NodeId, event: e.Event) -> Draft:
-        """Return the draft with one more event in a node's stream."""
-        stream = node_stream(node)
-        return self._with(stream, event, advance(self.node(node), event, self._head(stream)))
+        """Return the draft with one more event in a node's stream; what a claim used up stays in quarantine."""
+        draft, stream = self, node_stream(node)
+        for each in with_used_up(self.node(node), (event,)):
+            draft = draft._with(stream, each, advance(draft.node(node), each, draft._head(stream)))
+        return draft
 
     def _with(self, stream: StreamId, event: e.Event, after: NodeState | ConsumerState) -> Draft:
         world = self.world

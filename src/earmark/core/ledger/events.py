@@ -141,6 +141,16 @@ class UnitsReturned(Event, frozen=True):
     units: tuple[UnitId, ...] = ()
 
 
+class UnitsRetained(Event, frozen=True):
+    """Of what an ended claim left in quarantine only `units` stay there; the `freed` units and all amounts are free."""
+
+    type: ClassVar[str] = "units.retained"
+    claim: ClaimId
+    units: tuple[UnitId, ...]
+    freed: tuple[UnitId, ...] = ()
+    reason: str = ""
+
+
 class UnitsPassed(Event, frozen=True):
     """Units went from one live claim to another in one step, never through free."""
 
@@ -272,6 +282,7 @@ EVENTS: tuple[type[Event], ...] = (
     ClaimDraining,
     ClaimEnded,
     UnitsReturned,
+    UnitsRetained,
     UnitsPassed,
     UnitsNamed,
     LegOpened,

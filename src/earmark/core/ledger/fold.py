@@ -168,6 +168,16 @@ def _returned(state: NodeState, event: e.UnitsReturned, _at_ms: int) -> NodeStat
     )
 
 
+def _units_kept(state: NodeState, event: e.UnitsRetained, _at_ms: int) -> NodeState:
+    kept = state.quarantines.get(event.claim)
+    stay, gone = _split(kept.grant, frozenset(event.units)) if kept is not None else ((), ())
+    if kept is None or {row.unit for row in stay} != set(event.units):
+        raise LedgerBroken(f"units of claim {event.claim} are to stay in quarantine on node {state.name}, which has them not there")
+    smaller = replace(kept, grant=Grant(units=stay), reason=event.reason or kept.reason)
+    free = state.free.give(event.claim, Grant(units=gone, amounts=kept.grant.amounts))
+    return replace(state, quarantines=state.quarantines.set(event.claim, smaller), free=free)
+
+
 def _passed(state: NodeState, event: e.UnitsPassed, _at_ms: int) -> NodeState:
     source, target = _live(state, event.source, event), _live(state, event.target, event)
     units = frozenset(event.units)
@@ -244,6 +254,7 @@ STEPS: dict[type[e.Event], Callable[[NodeState, Any, int], NodeState]] = {
     e.ClaimDraining: _draining,
     e.ClaimEnded: _ended,
     e.UnitsReturned: _returned,
+    e.UnitsRetained: _units_kept,
     e.UnitsPassed: _passed,
     e.UnitsNamed: _named,
     e.LegOpened: _leg_opened,

@@ -7,7 +7,7 @@ rows except which stream a claim or move lives in and whether a claim has ended.
 
 from typing import NamedTuple
 
-from earmark.core.ledger.events import ClaimEnded, ClaimHeld, Event, LegClosed, MoveOpened, UnitsPassed, UnitsReturned
+from earmark.core.ledger.events import ClaimEnded, ClaimHeld, Event, LegClosed, MoveOpened, UnitsPassed, UnitsRetained, UnitsReturned
 from earmark.core.model.grant import Grant
 from earmark.core.model.ids import ClaimId, ConsumerId, MoveId, Slot
 
@@ -81,6 +81,8 @@ def row_change(event: Event) -> RowChange | None:
         return ClaimClosed(event.claim, event.cause, event.quarantined)
     if isinstance(event, UnitsReturned):
         return SlotsFreed(event.claim, event.units)
+    if isinstance(event, UnitsRetained):
+        return SlotsFreed(event.claim, event.freed) if event.freed else None
     if isinstance(event, UnitsPassed):
         return SlotsPassed(event.source, event.target, event.units)
     if isinstance(event, LegClosed):

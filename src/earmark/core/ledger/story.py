@@ -40,6 +40,8 @@ def line(event: e.Event) -> str:  # noqa: C901, PLR0912 - one case for each even
             return f"{event.claim} ended ({event.cause}){', its units are in quarantine' if event.quarantined else ''}: {event.evidence}"
         case e.UnitsReturned():
             return f"{', '.join(event.units) or 'everything'} of {event.claim} was returned from quarantine: {event.reason}"
+        case e.UnitsRetained():
+            return f"{', '.join(event.units)} of {event.claim} stayed in quarantine: {event.reason}"
         case e.UnitsPassed():
             return f"{', '.join(event.units)} passed from {event.source} to {event.target}"
         case e.UnitsNamed():
