@@ -14,7 +14,7 @@ from collections import deque
 from collections.abc import Iterable, Iterator
 from concurrent.futures import BrokenExecutor, Future, ProcessPoolExecutor
 from contextlib import contextmanager
-from io import BufferedReader
+from io import BufferedReader, RawIOBase
 from multiprocessing import get_context
 from pathlib import Path
 from typing import IO, NamedTuple, cast
@@ -69,8 +69,9 @@ def opened(source: str) -> Iterator[IO[bytes]]:
         reason = error.strerror if isinstance(error, OSError) else str(error)
         raise InvalidRecord(f"cases {source!r} cannot be read: {reason}", source=source) from error
     try:
-        zipped = cast("BufferedReader", plain).peek(len(GZIP_MAGIC)).startswith(GZIP_MAGIC)
-        yield gzip.GzipFile(fileobj=plain) if zipped else plain
+        stream = plain if isinstance(plain, BufferedReader) else BufferedReader(cast("RawIOBase", plain))
+        zipped = stream.peek(len(GZIP_MAGIC)).startswith(GZIP_MAGIC)
+        yield cast("IO[bytes]", gzip.GzipFile(fileobj=stream) if zipped else stream)
     except OSError as error:
         raise InvalidRecord(f"cases {shown(source)} cannot be read: {error.strerror or error}", source=source) from error
     finally:
