@@ -58,7 +58,7 @@ def _page_size(text: str, key: str) -> int | PageWish:
             raise invalid("MemoryPageSizeInvalid", key, text, "neither small, large, any, a number of KiB, nor a size such as 2MB")
         size = Fraction(match[1]) * 1024 ** POWERS.index(match[2] or " ")
         if match[3] != "B":
-            size /= BITS_OF_BYTE
+            size *= Fraction(1, BITS_OF_BYTE)
         kib = -(-size.numerator // size.denominator) // 1024
     if not 1 <= kib <= PAGE_KIB_MAX:
         raise invalid("MemoryPageSizeInvalid", key, text, f"a page has from 1 to {PAGE_KIB_MAX} KiB")
