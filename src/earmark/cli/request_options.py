@@ -201,9 +201,9 @@ def shown(source: str) -> str:
 
 
 def parse_cpus(text: str | None, default: CpuPolicy) -> tuple[int, CpuPolicy]:
-    """Return the number of vCPUs and their policy in "4", "4:dedicated" or "4:shared"; raises InvalidRequest."""
+    """Return the number of vCPUs and their policy in "4", "4:dedicated" or "4:shared"; none are asked for with None. Raises InvalidRequest."""
     if text is None:
-        return 0, default
+        return 0, "shared"
     number, colon, policy = text.partition(":")
     if not NUMBER.fullmatch(number) or int(number) > COUNT_MAX or (colon and policy not in ("dedicated", "shared")):
         raise InvalidRequest(f"--cpus {text!r} is not a number of CPUs: 4, 4:dedicated or 4:shared is", found=text)
