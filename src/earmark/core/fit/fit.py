@@ -11,7 +11,7 @@ from earmark.core.fit.devices import CLASS_PREFIX, wanted
 from earmark.core.fit.free import Supply
 from earmark.core.fit.ground import Ground
 from earmark.core.fit.guest import guest_of, is_bound
-from earmark.core.fit.hints import suggestions
+from earmark.core.fit.hints import TRIES_MAX, suggestions
 from earmark.core.fit.layout import ROOT_DISK
 from earmark.core.fit.live_ground import NO_STOCK, ground_of
 from earmark.core.fit.pairs import pages_of
@@ -21,7 +21,7 @@ from earmark.core.fit.shortfalls import floating_reasons, node_reasons, plain_re
 from earmark.core.model.cpuset import iterate
 from earmark.core.model.grant import AmountRow, Grant, GrantCell, Pin, UnitRow, Use
 from earmark.core.model.ids import MEMORY, VCPU, class_pool, cpu_unit, disk_pool
-from earmark.core.model.refusal import Reason, Refusal
+from earmark.core.model.refusal import Certificate, Reason, Refusal
 from earmark.core.model.request import DeviceRequest, Request
 
 NO_CELLS = Found((), ())
@@ -42,12 +42,15 @@ def fit(request: Request, supply: Supply) -> Grant | Refusal:
 
 def _fits_if(request: Request, supply: Supply, reasons: Sequence[Reason]) -> tuple[str, ...]:
     """Return the changes to a refused request with which it does fit, in words."""
-    said = []
+    said: list[str] = []
+    tries = iter(range(TRIES_MAX))
     for group in suggestions(request, supply, reasons):
-        fitting = (text for text, other in group if isinstance(answered(other, supply), Grant))
-        text = next(fitting, None)
-        if text is not None:
-            said.append(text)
+        for text, other in group:
+            if next(tries, None) is None:
+                return tuple(said)
+            if isinstance(answered(other, supply), Grant):
+                said.append(text)
+                break
     return tuple(said)
 
 
@@ -64,7 +67,7 @@ def answered(request: Request, supply: Supply) -> Grant | Refusal:
         found = find(None, Ground(cells=(), stock=stock), wishes) if wishes else NO_CELLS
     if isinstance(found, Found):
         if plain or overall:
-            return Refusal(reasons=(*plain, *overall))
+            return Refusal(reasons=(*plain, *overall), certificate=Certificate(kind="shortfall"))
         return _grant(request, supply, wishes, found)
     rest = tuple(reason for reason in found.reasons if not _told(reason, overall))
     return Refusal(reasons=(*plain, *overall, *rest), certificate=found.certificate)
