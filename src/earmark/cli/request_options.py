@@ -127,7 +127,7 @@ def asked_from(words: Mapping[str, Any], default_cpu_policy: CpuPolicy) -> Asked
 
 def request_from(words: Mapping[str, Any], default_cpu_policy: CpuPolicy) -> Request:
     """Return the Request that options, or the file that they name, describe; raises InvalidRequest or InvalidRecord."""
-    named = [name for name in FILES if words[name] is not None]
+    named = [name for name in FILES if words.get(name) is not None]
     if named:
         beside = [name for name in WISHES if words[name] not in (None, ()) and not (named == ["flavor"] and name == "placement")]
         if beside or len(named) > 1:
