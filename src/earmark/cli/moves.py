@@ -109,7 +109,7 @@ beginning(
 beginning(
     "live-migrate", ("earmark move live-migrate web --to n2 --ttl 1h",),
     "Move a running instance as it is to another node.\n\nThe size of its pages stays the same; its devices must be of a kind that the "
-    "setting live_migratable_kinds of its node names.",
+    "setting live_migratable_kinds or the device policy of its node names.",
 )  # fmt: skip
 beginning(
     "evacuate", ("earmark move evacuate web --to n2", "earmark move came-back n1"),

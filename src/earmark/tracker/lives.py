@@ -256,8 +256,10 @@ class Lives(Keeping):
         return tuple(found)
 
     def _kinds(self, node: NodeId) -> dict[UnitId, str]:
-        machine = self._known(node).machine
-        return {device.unit: device.kind for device in machine.devices} if machine is not None else {}
+        from earmark.core.ledger.same_types import pairing_kind  # noqa: PLC0415 - a claim needs no instances
+
+        layout = self._known(node).layout
+        return {unit: pairing_kind(device) for unit, device in layout.known.items()} if layout is not None else {}
 
     def moves(self, *, open_only: bool = True) -> tuple[Move, ...]:
         """Return the open moves of all consumers, or all that are remembered, in order of their beginning."""

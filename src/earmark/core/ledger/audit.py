@@ -26,6 +26,7 @@ def audit_node(state: NodeState, guard: Sequence[SlotRow] | None = None) -> tupl
         Finding(code="missing", severity="warning", node=state.node, unit=unit, detail=f"{unit} is held and the machine no longer has it")
         for unit in sorted(state.missing)
     ]
+    found += _withdrawn(state)
     found += _foreign(state)
     if guard is not None:
         found += _guard(state, guard)
@@ -106,6 +107,15 @@ def _overages(state: NodeState) -> list[Finding]:
             detail = f"{stock.pool}: {stock.used} in use of {stock.capacity}; legal after capacity shrank, nothing more is granted"
             found.append(Finding(code="overage", severity="warning", node=state.node, unit=stock.pool, detail=detail))
     return found
+
+
+def _withdrawn(state: NodeState) -> list[Finding]:
+    """Return the named resources and mediated devices that are held and that the node's device policy has no more (S43, W48)."""
+    detail = "is held and the node's device policy has it no more; what is held stays held"
+    return [
+        Finding(code="withdrawn", severity="warning", node=state.node, unit=unit, detail=f"{unit} {detail}")
+        for unit in sorted(state.withdrawn)
+    ]
 
 
 def _orphans(state: NodeState) -> list[Finding]:

@@ -11,6 +11,7 @@ from typing import Any
 
 import immutables
 
+from earmark.core.fit.device_policy import NAMED
 from earmark.core.ledger import commands as c
 from earmark.core.ledger import events as e
 from earmark.core.ledger import life_commands as lc
@@ -18,6 +19,7 @@ from earmark.core.ledger.decide import place
 from earmark.core.ledger.decide_life import Draft, create, end_move, report
 from earmark.core.ledger.kept import not_worse, page_sizes, same_pages, with_kept_devices
 from earmark.core.ledger.life_decision import LifeDecision, LifeFacts, World
+from earmark.core.ledger.same_types import in_words, same_types, types_held
 from earmark.core.ledger.state import NodeState
 from earmark.core.model.claim import Claim
 from earmark.core.model.grant import Grant
@@ -153,15 +155,20 @@ def _policy(draft: Draft, command: lc.OpenMove) -> Refusal | None:
         if command.kind == "live_migration" and source is not None:
             stuck = _stuck_devices(claim, source)
             if stuck:
-                return _refusal(source, "not_live_migratable", f"{', '.join(stuck)} cannot be live-migrated: setting live_migratable_kinds")
+                return _refusal(
+                    source,
+                    "not_live_migratable",
+                    f"{', '.join(stuck)} cannot be live-migrated: setting live_migratable_kinds, or live_migratable of the device policy",
+                )
     return None
 
 
 def _stuck_devices(claim: Claim, source: NodeState) -> list[UnitId]:
-    """Return the devices of a claim whose kind is not among those that can move while in use (M26)."""
+    """Return the devices of a claim that cannot move while in use, by their kind or the node's device policy (M26). Named resources are given anew."""
     known = source.layout.known if source.layout is not None else {}
-    kinds = {row.unit: known[row.unit].kind for row in claim.grant.units if row.unit in known}
-    return sorted(unit for unit, kind in kinds.items() if kind not in source.settings.live_migratable_kinds)
+    devices = [known[row.unit] for row in claim.grant.units if row.unit in known and not row.unit.startswith(NAMED)]
+    kinds = source.settings.live_migratable_kinds
+    return sorted(device.unit for device in devices if not device.live_migratable and device.kind not in kinds)
 
 
 def _hold_leg(draft: Draft, command: lc.OpenMove, plan: lc.LegPlan, source: Claim | None) -> Draft | Refusal:
@@ -179,9 +186,15 @@ def _hold_leg(draft: Draft, command: lc.OpenMove, plan: lc.LegPlan, source: Clai
     here = source if source is not None and source.node == state.node else None
     before = page_sizes(source.grant) if source is not None else (command.page_kib,)
     live = command.kind == "live_migration"
-    named, found = _placed(state, command, plan, same_pages(request, before) if live else request, here)
+    asked = same_pages(request, before) if live else request
+    if live and source is not None:
+        asked = same_types(asked, source, draft.node(source.node))
+    named, found = _placed(state, command, plan, asked, here)
     if isinstance(found, Refusal):
         return found
+    if live and source is not None and (types_held(source.grant) != types_held(found)):
+        was, now = in_words(types_held(source.grant)), in_words(types_held(found))
+        return _refusal(state, "not_live_migratable", f"a live migration keeps the types of mediated devices: {was} now, {now} there")
     after = page_sizes(found) if source is not None else page_sizes(found)[:1] or (None,)
     if live and after != before:
         return _refusal(state, "page_size", f"a live migration keeps the size of pages: {_pages(before)} now, {_pages(after)} there")
