@@ -7,7 +7,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 
-from earmark.core.fit.devices import wish_of
+from earmark.core.fit.agree_devices import device_mismatches
+from earmark.core.fit.devices import CLASS_PREFIX, wanted
 from earmark.core.fit.free import CPU_PREFIX
 from earmark.core.fit.layout import ROOT_DISK, Layout
 from earmark.core.fit.memory import pages_for
@@ -45,17 +46,18 @@ def request_reasons(grant: Grant, layout: Layout, request: Request) -> list[Reas
     shared = sum(row.amount for row in grant.amounts if row.pool == VCPU or row.pool.startswith("vcpu:"))
     pairs = [(CPU, dedicated, own), (VCPU, request.vcpus - dedicated, shared)]
     pairs.append(("disk", request.disk_bytes, sum(row.amount for row in grant.amounts if row.pool.startswith("disk:"))))
-    asked = {class_pool(item.resource_class): item.amount for item in request.resources}
+    wishes = wanted(request, layout)
+    units = {wish.kind for wish in wishes}
+    plain = [item for item in request.resources if f"{CLASS_PREFIX}{item.resource_class}" not in units]
+    asked = {class_pool(item.resource_class): item.amount for item in plain}
     given = {row.pool: row.amount for row in grant.amounts if row.pool.startswith("class:")}
     pairs += [(pool, asked.get(pool, 0), given.get(pool, 0)) for pool in sorted({*asked, *given})]
-    wish = wish_of(request.devices)
-    kinds = [layout.known[row.unit].kind for row in grant.units if row.unit in layout.known]
-    pairs += [(f"device:{kind}", wish.get(kind, 0), kinds.count(kind)) for kind in sorted({*wish, *kinds})]
     reasons = [
-        mismatch(what, f"{wanted} are requested, the grant holds {found}", asked=wanted, found=found)
-        for what, wanted, found in pairs
-        if wanted != found
+        mismatch(what, f"{wished} are requested, the grant holds {found}", asked=wished, found=found)
+        for what, wished, found in pairs
+        if wished != found
     ]
+    reasons += device_mismatches(grant, layout, request, wishes)
     if grant.amount(disk_pool(ROOT_DISK)) not in (0, request.disk_bytes):
         reasons.append(mismatch("disk", "the disk is taken from several places"))
     reasons += _requested_memory(grant, layout, request)

@@ -10,6 +10,7 @@ from earmark.core.fit.agree import consistency_reasons, request_reasons
 from earmark.core.fit.cpus import cell_capacity, shared_room
 from earmark.core.fit.devices import blocked_slots
 from earmark.core.fit.free import CPU_PREFIX, Supply, cpu_mask
+from earmark.core.fit.judge_devices import device_reason, group_reasons, share_reasons
 from earmark.core.fit.memory import ordinary_used, stock_reasons
 from earmark.core.fit.refusal import about_unit, broken_rule, mismatch, short
 from earmark.core.fit.request import check_request
@@ -45,7 +46,7 @@ def unit_reasons(grant: Grant, supply: Supply) -> list[Reason]:
     taken: dict[Slot, UnitRow] = {}
     reasons = []
     for row in grant.units:
-        wrong = _cpu_reason(row, supply) if row.unit.startswith(CPU_PREFIX) else _device_reason(row, supply, blocked)
+        wrong = _cpu_reason(row, supply) if row.unit.startswith(CPU_PREFIX) else device_reason(row, supply, blocked)
         if wrong is not None:
             reasons.append(wrong)
             continue
@@ -55,7 +56,7 @@ def unit_reasons(grant: Grant, supply: Supply) -> list[Reason]:
                 twice = "the grant names it twice" if other.unit == row.unit else f"the grant also holds {other.unit}, which excludes it"
                 reasons.append(mismatch(row.unit, twice, unit=row.unit))
                 break
-    return reasons
+    return [*reasons, *group_reasons(grant.units, supply)]
 
 
 def amount_reasons(grant: Grant, supply: Supply) -> list[Reason]:
@@ -71,6 +72,7 @@ def amount_reasons(grant: Grant, supply: Supply) -> list[Reason]:
             asked[row.pool] = row.amount
     reasons += _vcpu_reasons(asked, cpu_mask(row for row in grant.units if _is_cpu(row, supply)), supply)
     reasons += _memory_reasons(asked, supply)
+    reasons += share_reasons(asked, grant.units, supply, blocked_slots(supply))
     layout, used = supply.layout, supply.free.used
     for pool, amount in sorted(asked.items()):
         kind, _, name = pool.partition(":")
@@ -118,35 +120,6 @@ def _cpu_reason(row: UnitRow, supply: Supply) -> Reason | None:
     return None
 
 
-def _device_reason(row: UnitRow, supply: Supply, blocked: frozenset[Slot]) -> Reason | None:
-    layout, free = supply.layout, supply.free
-    device = layout.known.get(row.unit)
-    if device is None:
-        return about_unit("unknown_unit", row.unit, "the node has no such unit")
-    slots = layout.slots[row.unit]
-    if row.use != "device":
-        return mismatch(row.unit, f"a device is given as {row.use}", unit=row.unit, cell=device.cell)
-    if row.occupied != slots:
-        return mismatch(
-            row.unit, f"it occupies {', '.join(slots)}, the grant says {', '.join(row.occupied)}", unit=row.unit, cell=device.cell
-        )
-    if row.unit not in layout.grantable:
-        detail = f"devices of kind {device.kind} are not handed out on this node"
-        return about_unit("unit_blocked", row.unit, detail, cell=device.cell)
-    for slot in (*slots, *layout.above[row.unit]):
-        if slot in blocked:
-            detail = "it gets no new grants" if row.unit in supply.blocked_units else f"{slot} gets no new grants"
-            return about_unit("unit_blocked", row.unit, detail, cell=device.cell)
-    own = Slot(row.unit)
-    for slot in (*layout.above[row.unit], own, *slots):
-        holder = free.slots.get(slot)
-        if holder is not None and slot == own:
-            return about_unit("unit_taken", row.unit, f"claim {holder} holds it", cell=device.cell)
-        if holder is not None:
-            return about_unit("excluded", row.unit, f"claim {holder} holds {slot}, which excludes it", cell=device.cell)
-    return None
-
-
 def _vcpu_reasons(asked: dict[PoolId, int], taking: int, supply: Supply) -> list[Reason]:
     """Return what is wrong with the shared vCPUs of a grant, and with its own CPUs where they leave the shared set."""
     layout, used = supply.layout, supply.free.used
@@ -190,7 +163,7 @@ def _memory_reasons(asked: dict[PoolId, int], supply: Supply) -> list[Reason]:
     for pool, amount in sorted(asked.items()):
         kind = pool.partition(":")[0]
         if kind != "pages":
-            if kind not in ("vcpu", "memory", "disk", "class") or (kind == "memory" and pool != MEMORY):
+            if kind not in ("vcpu", "memory", "disk", "class", "share") or (kind == "memory" and pool != MEMORY):
                 reasons.append(broken_rule(pool, amount, "the node has no such pool", code="unknown_unit"))
             continue
         found = layout.pages.get(pool)
