@@ -16,6 +16,7 @@ from msgspec.structs import replace
 from earmark.core.fit.certify_devices import DeviceCheck, TooLarge
 from earmark.core.fit.ground import Ground, HostCell
 from earmark.core.fit.guest import Guest, GuestNeed, Kind
+from earmark.core.model.cpuset import cpus_of
 from earmark.core.model.refusal import Certificate
 from earmark.core.model.request import DeviceRequest, ThreadPolicy
 
@@ -156,7 +157,7 @@ def _memories(wanted: int, cell: HostCell) -> Iterator[tuple[int, bool]]:
 
 
 def _cpus(mask: int) -> frozenset[int]:
-    return frozenset(number for number in range(mask.bit_length()) if mask >> number & 1)
+    return frozenset(cpus_of(mask))
 
 
 def _leaving(pins: int, emulator: int, cell: HostCell, threads: ThreadPolicy | None) -> int | None:

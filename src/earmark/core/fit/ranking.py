@@ -36,6 +36,7 @@ class Ranking(NamedTuple):
     choices: tuple[tuple[Choice, ...], ...]
     before: Costs
     after: Costs
+    ranked: bool = True
 
     def order(self, guest: int, row: int) -> list[int]:
         """Return the host cells of a row (a mask of indices), the best first, for a guest cell that is alone."""
@@ -43,6 +44,9 @@ class Ranking(NamedTuple):
 
     def best(self, rows: Sequence[int], forced: int) -> list[int] | None:
         """Return the best assignment that uses some host cells (a mask of indices), None if there is none."""
+        if not self.ranked:
+            some = matching(rows, forced)
+            return None if isinstance(some, Hall) else some
         found = self._cheapest(rows, -1, forced)
         if found is None or len(rows) == 1:
             return found
@@ -119,6 +123,13 @@ def ranking_of(guest: Guest, ground: Ground, nearby: Nearby, options: Sequence[S
             known[need.kind] = Row(choices, tuple(cost for cost, _ in costs), tuple(cost for _, cost in costs))
     rows = [known[need.kind] for need in guest.cells]
     return Ranking(ground, tuple(row.choices for row in rows), tuple(row.before for row in rows), tuple(row.after for row in rows))
+
+
+def unranked(ground: Ground, rows: Sequence[int]) -> Ranking:
+    """Return the ranking of a search to which every placement is as good as any other."""
+    count = len(ground.cells)
+    costs = (tuple(0 for _ in range(count)),) * len(rows)
+    return Ranking(ground, ((NOTHING,) * count,) * len(rows), costs, costs, ranked=False)
 
 
 def choice_of(need: GuestNeed, cell: HostCell, guest: Guest) -> Choice:

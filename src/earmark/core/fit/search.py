@@ -107,7 +107,7 @@ def _together(guest: Guest, ground: Ground, requests: Sequence[DeviceRequest]) -
     proven = True
     for name in names:
         fewer = tuple(other for other in kept if other != name)
-        answer = solve(_limited(guest, ground, requests, fewer))
+        answer = solve(_limited(guest, ground, requests, fewer), ranked=False)
         if isinstance(answer, Impossible):
             kept = fewer
         proven = proven and not isinstance(answer, Undecided)

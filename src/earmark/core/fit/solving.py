@@ -17,7 +17,7 @@ from earmark.core.fit.matching import Hall, cheapest, independent, matching
 from earmark.core.fit.nearby import Nearby, nearby
 from earmark.core.fit.pairs import Option, ordinary_bytes, pair
 from earmark.core.fit.places import Choice
-from earmark.core.fit.ranking import Ranking, ranking_of
+from earmark.core.fit.ranking import Ranking, ranking_of, unranked
 from earmark.core.model.cpuset import iterate, mask_of
 from earmark.core.model.request import DeviceRequest
 from earmark.core.model.topology import Device
@@ -84,15 +84,20 @@ def problem_of(guest: Guest, ground: Ground, requests: Sequence[DeviceRequest]) 
     return Problem(guest, ground, offer, nearby(offer), tuple(options), rows)
 
 
-def solve(problem: Problem) -> Found | Impossible | Undecided:
-    """Return the best placement, or that there is none, or that the bound was reached."""
+def solve(problem: Problem, *, ranked: bool = True) -> Found | Impossible | Undecided:
+    """Return the best placement, or that there is none, or that the bound was reached.
+
+    Not `ranked`: any placement will do, and its CPUs are not chosen; that there is one is all that is asked.
+    """
     fair = matching(problem.rows)
     if isinstance(fair, Hall):
         return Impossible(fair)
     everywhere = frozenset(cell.id for cell in problem.ground.cells)
     if not _local(problem, everywhere):
         return Impossible()
-    ranking = ranking_of(problem.guest, problem.ground, problem.nearby, problem.options)
+    ranking = (
+        ranking_of(problem.guest, problem.ground, problem.nearby, problem.options) if ranked else unranked(problem.ground, problem.rows)
+    )
     if len(problem.rows) == 1:
         return _single(problem, ranking)
     first = ranking.best(problem.rows, 0)
