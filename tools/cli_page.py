@@ -108,6 +108,7 @@ ANSWERS: tuple[tuple[str, type[msgspec.Struct]], ...] = (
     ("node list (a list of these)", m.NodeOut),
     ("node set, without KEY=VALUE", NodeSettings),
     ("node providers", m.ProvidersOut),
+    ("node power", m.PowerOut),
     ("node devices", devices.NodeDevicesOut),
     ("node devices --policy", devices.DevicePolicyOut),
     ("log", o.EventOut),

@@ -90,9 +90,11 @@ FIELDS: Mapping[str, Kind] = {
         "word",
         "cores_named initiators sriov_offset sriov_stride setting settings shared_vcpus short since_ms size_kib sriov_total start_ticks step_size thread_policy took_ms total",
     ),
-    **_of("word", "certificate fits_after host_cells realtime_vcpus locked_memory topology sockets cores threads tunnel share network_cells"),
+    **_of(
+        "word", "certificate fits_after host_cells realtime_vcpus locked_memory topology sockets cores threads tunnel share network_cells"
+    ),
     **_of("word", "keep_iommu_groups device_rules named_resources mdev_types mdev_type max_instances shares live_migratable one_time_use"),
-    **_of("word", "dev_type observed_kind hand_out"),
+    **_of("word", "cpu_power_management dev_type observed_kind hand_out"),
     **_of("text", "requirements tags label"),
     **_of("name", "alias network networks"),
     **_of("unit", "freed within links unread"),

@@ -8,19 +8,22 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable
-from typing import Any, NamedTuple, get_args
+from typing import Any, NamedTuple, cast, get_args
 
 from msgspec.structs import replace
 
 from earmark.core.model.cpuset import format_cpu_list, parse_cpu_list
 from earmark.core.model.ids import UnitId, resource_class, unit_id
 from earmark.core.model.inventory import Inventory, checked
-from earmark.core.model.node import NodePolicy, NodeSettings, ReservedPages
+from earmark.core.model.node import NetworkCells, NodePolicy, NodeSettings, PowerStrategy, ReservedPages
 from earmark.core.model.units import KIB, MIB, THOUSAND, format_bytes, format_duration, parse_bytes, parse_duration_ms, parse_ratio
 from earmark.errors import InvalidRequest
 
 NUMBER = re.compile(r"[0-9]{1,18}")
 KIND = re.compile(r"[a-z][a-z0-9_-]{0,31}")
+NETWORK = re.compile(r"[!-~]{1,128}")
+TUNNEL = "tunnel"
+"""How the tunnelled networks are called on the command line."""
 INVENTORY_WORDS = ("reserved", "ratio", "min_unit", "max_unit", "step_size")
 
 
@@ -114,6 +117,32 @@ def units(_key: str, text: str) -> tuple[UnitId, ...]:
     return tuple(sorted(unit_id(name) for name in items(text)))
 
 
+def networks(key: str, text: str) -> tuple[NetworkCells, ...]:
+    """Return the cells of networks in "physnet0:0-1,tunnel:0"; raises InvalidRequest."""
+    found = {}
+    for item in items(text):
+        name, colon, cells = item.rpartition(":")
+        if not colon or not NETWORK.fullmatch(name):
+            raise InvalidRequest(f"{key} {item!r} is not NAME:CELLS, as in physnet0:0-1", key=key, found=item)
+        if name in found:
+            raise InvalidRequest(f"{key}: {name} is named twice", key=key, found=name)
+        found[name] = NetworkCells(network="" if name == TUNNEL else name, cells=parse_cpu_list(cells.replace("+", ","), what=key))
+    return tuple(found[name] for name in sorted(found))
+
+
+def power(key: str, text: str) -> PowerStrategy:
+    """Return a strategy of CPU power management; raises InvalidRequest."""
+    if text not in get_args(PowerStrategy):
+        raise InvalidRequest(f"{key} {text!r} is none of {', '.join(get_args(PowerStrategy))}", key=key, found=text)
+    return cast("PowerStrategy", text)
+
+
+def show_networks(value: tuple[NetworkCells, ...]) -> str:
+    """Return the cells of networks as they are set."""
+    shown = (f"{each.network or TUNNEL}:{format_cpu_list(each.cells).replace(',', '+')}" for each in value)
+    return ",".join(shown) or "none"
+
+
 def show_ratio(value: int) -> str:
     """Return thousandths as a decimal."""
     return f"{value / 1000:g}"
@@ -177,6 +206,9 @@ OPTIONS: dict[str, Option] = {
     "resize_confirm_window": Option(
         "resize_confirm_window_s", seconds, show_seconds, "a finished resize or migration is confirmed after this time; 0: never"
     ),
+    "network_cells": Option("network_cells", networks, show_networks, "cells of each physical network, as NAME:0-1+3,…; tunnel:CELLS"),
+    "keep_iommu_groups": Option("keep_iommu_groups", truth, show_truth, "whether all devices of an IOMMU group go to one claim"),
+    "cpu_power_management": Option("cpu_power_management", power, str, "none, cpu_state or governor: hints for a power manager"),
     "device_kinds": Option("device_kinds", kinds, show_names, "kinds of devices that are handed out"),
     "device_units": Option("device_units", units, show_names, "single devices that are handed out as well, by unit"),
 }

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from earmark.cli import node_devices, node_life, phrases
+from earmark.cli import node_devices, node_life, node_power, phrases
 from earmark.cli.life import tell
 from earmark.cli.looks import picture
 from earmark.cli.node_settings import changed, listing
@@ -140,6 +140,7 @@ for command in (node_life.add, node_life.observe, node_life.disable, node_life.e
 node.add_command(node_life.rehome)
 node.add_command(node_life.providers)
 node.add_command(node_devices.devices)
+node.add_command(node_power.power)
 
 
 def setting_lines(session: Session, node: str | None) -> list[str]:

@@ -171,6 +171,15 @@ class ProvidersOut(Out, frozen=True):
     notes: list[str]
 
 
+class PowerOut(Out, frozen=True):
+    """The answer of node power: the strategy, the dedicated CPUs to be kept awake, and those that may sleep."""
+
+    node: str
+    strategy: str
+    awake: list[int]
+    asleep: list[int]
+
+
 class DiscoveredPages(Out, frozen=True):
     """A huge-page pool."""
 

@@ -17,6 +17,8 @@ from earmark.core.model.units import GIB, MIB
 from earmark.core.model.value import Value
 
 NodePolicy = Literal["pool", "split", "overlap"]
+PowerStrategy = Literal["none", "cpu_state", "governor"]
+"""What may be done to dedicated CPUs that nobody holds (N23): nothing, taking them offline, or a saving governor."""
 
 RESERVED_MEMORY_LEAST = 512 * MIB
 RESERVED_MEMORY_SHARE = 50
@@ -54,7 +56,8 @@ class NodeSettings(Value, frozen=True):
     `resize_confirm_window_s` 0 mean: no limit, no automatic confirmation. Devices of `live_migratable_kinds` move while in use.
     `file_backed_memory_bytes` more than 0 stands in place of the machine's memory: guests' memory is files then (C14).
     `device_rules` (the first that matches a device counts) and `named_resources` are the node's device policy, `keep_iommu_groups` gives
-    all devices of an IOMMU group to one claim; `network_cells` say where networks are attached (N21).
+    all devices of an IOMMU group to one claim; `network_cells` say where networks are attached (N21). `cpu_power_management` says what a
+    power manager may do to idle CPUs; it is told which (`earmark node power`), and never done here.
     """
 
     cpu_policy: NodePolicy = "pool"
@@ -77,6 +80,7 @@ class NodeSettings(Value, frozen=True):
     live_migratable_kinds: tuple[str, ...] = ()
     network_cells: tuple[NetworkCells, ...] = ()
     keep_iommu_groups: bool = False
+    cpu_power_management: PowerStrategy = "none"
     device_rules: tuple[DeviceRule, ...] = ()
     named_resources: tuple[NamedResource, ...] = ()
     resize_confirm_window_s: Annotated[int, Meta(ge=0)] = 0
