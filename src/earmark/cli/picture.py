@@ -9,11 +9,11 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from earmark.cli.output import UnitState
-from earmark.core.fit.layout import Stock
 from earmark.core.ledger.state import NodeState
 from earmark.core.model.claim import Claim, Quarantine
 from earmark.core.model.grant import Grant
 from earmark.core.model.ids import MEMORY, VCPU, ClaimId, UnitId, cpu_unit
+from earmark.core.model.inventory import Stock
 from earmark.core.model.topology import Cell, Cpu, Device, Machine
 from earmark.core.model.units import KIB
 

@@ -18,11 +18,23 @@ from earmark.core.fit import device_policy
 from earmark.core.fit.device_groups import above_of, groups_of
 from earmark.core.model.cpuset import cpus_of, format_cpu_list, mask_of
 from earmark.core.model.exclusion import slot_table
-from earmark.core.model.ids import MEMORY, VCPU, PoolId, ResourceClass, Slot, UnitId, cell_vcpu_pool, class_pool, disk_pool, pages_pool
-from earmark.core.model.inventory import RATIO_ONE, Inventory, checked
+from earmark.core.model.ids import (
+    MEMORY,
+    VCPU,
+    PoolId,
+    ResourceClass,
+    Slot,
+    UnitId,
+    cell_vcpu_pool,
+    class_pool,
+    disk_pool,
+    pages_pool,
+    share_pool,
+)
+from earmark.core.model.inventory import RATIO_ONE, Inventory, Stock, checked, stock_of, withdrawn_class
 from earmark.core.model.node import NodePolicy, NodeSettings, Provided
 from earmark.core.model.topology import Cell, Cpu, Device, Machine
-from earmark.core.model.units import KIB, format_ratio
+from earmark.core.model.units import KIB, THOUSAND, format_ratio
 from earmark.errors import InvalidRequest
 
 ROOT_DISK = "root"
@@ -41,6 +53,10 @@ class Taken(Protocol):
     @property
     def used(self) -> immutables.Map[PoolId, int]:
         """The sum of each pool's amounts."""
+
+    @property
+    def slots(self) -> Mapping[Slot, object]:
+        """The slots that are held."""
 
 
 class PageStock(msgspec.Struct, frozen=True):
@@ -78,14 +94,6 @@ class CellLayout(msgspec.Struct, frozen=True):
     socket: int | None = None
     distances: tuple[int, ...] = ()
     devices: int = 0
-
-
-class Stock(Inventory, frozen=True, kw_only=True):
-    """An inventory as people look at it: with its pool, its cell if it has one, and what is used of it."""
-
-    pool: str
-    cell: int | None = None
-    used: int = 0
 
 
 class Layout(msgspec.Struct, frozen=True, kw_only=True):
@@ -131,7 +139,7 @@ class Layout(msgspec.Struct, frozen=True, kw_only=True):
     file_backed: bool = False
 
     def inventories(self, free: Taken | None = None, blocked_cpus: int = 0) -> tuple[Stock, ...]:
-        """Return the stocks for display, with what `free` says is used: VCPU, PCPU, memory, pages by cell and size, disks, classes.
+        """Return the stocks for display, with what `free` says is used: VCPU, PCPU, memory, pages by cell and size, disks, classes, shares.
 
         CPUs that get no new grants count as reserved, and a CPU of somebody's own not as a shared one (but under `overlap`), so that
         capacity less use is what fit may still give. A pool that is used and has no stock any more is listed last, with a total of 0.
@@ -143,7 +151,7 @@ class Layout(msgspec.Struct, frozen=True, kw_only=True):
         stopped = (shared & blocked_cpus).bit_count()
         idle = (self.dedicated & ~taken & blocked_cpus).bit_count()
         stocks = [
-            _stock(
+            stock_of(
                 "VCPU",
                 "vcpu",
                 shared.bit_count() + kept,
@@ -151,35 +159,40 @@ class Layout(msgspec.Struct, frozen=True, kw_only=True):
                 self.cpu_ratio,
                 sum(used.get(pool, 0) for pool in (VCPU, *self.vcpu_pools)),
             ),
-            _stock("PCPU", "cpu", self.dedicated.bit_count() + kept, kept + idle, 1000, (taken & self.dedicated).bit_count()),
+            stock_of("PCPU", "cpu", self.dedicated.bit_count() + kept, kept + idle, 1000, (taken & self.dedicated).bit_count()),
         ]
         base = sum(used.get(pool, 0) for pool in self.base_pools) * self.base_page_kib * KIB
         memory = self.memory
-        stocks.append(_stock("MEMORY_BYTES", "memory", memory.total, memory.reserved, memory.ratio, used.get(PoolId("memory"), 0) + base))
+        stocks.append(stock_of("MEMORY_BYTES", "memory", memory.total, memory.reserved, memory.ratio, used.get(PoolId("memory"), 0) + base))
         stocks += [
-            _stock("PAGES", page.pool, page.total, page.reserved, 1000, used.get(page.pool, 0), cell=cell.id)
+            stock_of("PAGES", page.pool, page.total, page.reserved, 1000, used.get(page.pool, 0), cell=cell.id)
             for cell in self.cells
             for _, page in sorted(cell.pages.items())
         ]
         stocks += [
-            _stock("DISK_BYTES", pool, disk.total, disk.reserved, disk.ratio, used.get(pool, 0))
+            stock_of("DISK_BYTES", pool, disk.total, disk.reserved, disk.ratio, used.get(pool, 0))
             for pool, disk in sorted(self.disks.items())
         ]
         for name, inventory in sorted(self.classes.items()):
             fields = msgspec.structs.asdict(inventory)
             stocks.append(Stock(**fields, pool=class_pool(name), used=used.get(class_pool(name), 0)))
-        return (*stocks, *(_stock(withdrawn_class(pool), pool, 0, 0, 1000, used[pool]) for pool in self.withdrawn(used)))
+        held: Mapping[Slot, object] = free.slots if free is not None else {}
+        for device in self.parted:
+            kept = THOUSAND if any(slot in held for slot in self.slots[device.unit]) else 0
+            pool = share_pool(device.unit)
+            stocks.append(stock_of("DEVICE_SHARE", pool, THOUSAND, kept, RATIO_ONE, used.get(pool, 0), cell=device.cell))
+        return (*stocks, *(stock_of(withdrawn_class(pool), pool, 0, 0, 1000, used[pool]) for pool in self.withdrawn(used)))
+
+    @property
+    def parted(self) -> tuple[Device, ...]:
+        """The devices of which shares may be given, in order of unit."""
+        return tuple(sorted((each for some in self.devices.values() for each in some if each.shares), key=lambda each: each.unit))
 
     def withdrawn(self, used: Mapping[PoolId, int]) -> tuple[PoolId, ...]:
         """Return the pools that are used and that the node has no more, sorted: a class, disk, page size or cell that went away."""
         known = {VCPU, MEMORY, *self.vcpu_pools, *self.base_pools, *self.pages, *self.disks, *map(class_pool, self.classes)}
+        known |= {share_pool(device.unit) for device in self.parted}
         return tuple(sorted(pool for pool, amount in used.items() if amount and pool not in known))
-
-
-def withdrawn_class(pool: PoolId) -> str:
-    """Return the resource class of a pool that has no stock any more."""
-    kind, _, rest = pool.partition(":")
-    return rest if kind == "class" else {"disk": "DISK_BYTES", "pages": "PAGES", "vcpu": "VCPU"}.get(kind, kind.upper())
 
 
 def build_layout(machine: Machine, settings: NodeSettings, provided: Provided = NOTHING_PROVIDED, *, strict: bool = True) -> Layout:
@@ -427,9 +440,3 @@ def _classes(settings: NodeSettings, provided: Provided) -> immutables.Map[Resou
 def _inventory(name: str, total: int, reserved: int, ratio: int) -> Inventory:
     """Return an inventory counted from the machine: no consumer may have more than there is (Nova 34: max_unit = total)."""
     return Inventory(resource_class=ResourceClass(name), total=total, reserved=reserved, ratio=ratio, max_unit=total)
-
-
-def _stock(name: str, pool: str, total: int, reserved: int, ratio: int, used: int, *, cell: int | None = None) -> Stock:
-    return Stock(
-        resource_class=ResourceClass(name), total=total, reserved=reserved, ratio=ratio, max_unit=total, pool=pool, cell=cell, used=used
-    )

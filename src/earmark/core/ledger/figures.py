@@ -10,10 +10,11 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from earmark.core.fit.free import CPU_PREFIX, cpu_of
-from earmark.core.fit.layout import Layout, Stock
+from earmark.core.fit.layout import Layout
 from earmark.core.ledger.state import NodeState
 from earmark.core.model.grant import AmountRow, Grant
 from earmark.core.model.ids import ResourceClass, UnitId
+from earmark.core.model.inventory import Stock
 from earmark.core.model.units import GIB, KIB, MIB
 from earmark.core.model.value import Value
 

@@ -4,7 +4,7 @@ Source: OpenStack Placement 16, objects/allocation.py (capacity, units) and hand
 in thousandths, where Placement compares floats.
 """
 
-from earmark.core.model.ids import ResourceClass
+from earmark.core.model.ids import PoolId, ResourceClass
 from earmark.core.model.value import Value
 from earmark.errors import InvalidRequest
 
@@ -41,6 +41,28 @@ class Inventory(Value, frozen=True):
         if amount % self.step_size:
             return f"{amount} is not a multiple of {self.step_size}"
         return None
+
+
+class Stock(Inventory, frozen=True, kw_only=True):
+    """An inventory as people look at it: with its pool, its cell if it has one, and what is used of it."""
+
+    pool: str
+    cell: int | None = None
+    used: int = 0
+
+
+def stock_of(name: str, pool: str, total: int, reserved: int, ratio: int, used: int, *, cell: int | None = None) -> Stock:
+    """Return a stock of which no consumer may have more than there is."""
+    return Stock(
+        resource_class=ResourceClass(name), total=total, reserved=reserved, ratio=ratio, max_unit=total, pool=pool, cell=cell, used=used
+    )
+
+
+def withdrawn_class(pool: PoolId) -> str:
+    """Return the resource class of a pool that has no stock any more."""
+    kind, _, rest = pool.partition(":")
+    classes = {"class": rest, "disk": "DISK_BYTES", "pages": "PAGES", "vcpu": "VCPU", "share": "DEVICE_SHARE"}
+    return classes.get(kind, kind.upper())
 
 
 def checked(inventory: Inventory) -> Inventory:
