@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import json
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -18,11 +19,13 @@ from tests.cli.conftest import Line
 
 from earmark.cli.flavor_file import FlavorFile, read_file, read_flavor
 from earmark.cli.main import cli
+from earmark.core.flavor.unread import READ
 from earmark.core.model.request import DeviceRequest, Request
 from earmark.core.model.units import GIB, MIB
 from earmark.errors import Invalid, InvalidFlavor, InvalidRecord
 from earmark.testing import bench
 
+ROOT = Path(__file__).resolve().parents[2]
 YAML = """\
 # a pinned guest with a virtual function
 flavor:
@@ -68,8 +71,8 @@ def earmark() -> Iterator[Line]:
 
 def test_yaml_and_json_say_the_same() -> None:
     """Both forms give one request; what YAML would take for numbers or truth values are the texts that stand there."""
-    wish = read_flavor(YAML.encode(), "f.yaml")
-    assert wish == read_flavor(json.dumps(SAME).encode(), "f.json")
+    wish = read_flavor(YAML.encode(), "f.yaml").request
+    assert wish == read_flavor(json.dumps(SAME).encode(), "f.json").request
     assert wish == Request(
         vcpus=2, cpu_policy="dedicated", thread_policy="prefer", memory_bytes=GIB, cells=1, disk_bytes=GIB + 512 * MIB,
         devices=(
@@ -168,6 +171,28 @@ def test_a_flavor_that_contradicts_itself_ends_with_2(earmark: Line) -> None:
         read_flavor(b"\xff", "f")
 
 
+def test_what_nothing_is_made_of_is_said(earmark: Line) -> None:
+    """An extra spec of the spoken namespaces that no request depends on is named, as it may be misspelled; others are not."""
+    specs = '{"hw:cpu_polcy": "dedicated", "hw:watchdog_action": "reset", "quota:cpu_shares": "1", "hw:numa_mem.12": "1"}'
+    said = earmark("fit --flavor -", stdin=f'{{"flavor": {{"vcpus": 1, "extra_specs": {specs}}}}}')
+    assert said.code == 0
+    assert said.err == "earmark: flavor standard input: passed over, as no request depends on it: hw:cpu_polcy, hw:watchdog_action\n"
+    assert earmark("fit --flavor -", stdin=PLAIN).err == ""
+    many = ", ".join(f'"hw:x{number}": ""' for number in range(9))
+    assert earmark("fit --flavor -", stdin=f'{{"flavor": {{"vcpus": 1, "extra_specs": {{{many}}}}}}}').err.endswith("hw:x7, …\n")
+
+
+def test_every_key_that_is_read_is_on_the_page() -> None:
+    """The page of the language names each extra spec that is read, and the sources read each of them."""
+    page = (ROOT / "docs/reference/flavors.md").read_text().replace("`_cores`, `_threads`", "")
+    sources = "".join(path.read_text() for path in (ROOT / "src/earmark/core/flavor").glob("*.py") if path.stem != "unread")
+    for key in READ:
+        name = key.removeprefix("hw:")
+        short = re.sub("_(cores|threads)$", "_sockets", name) if name.startswith(("cpu_max", "cpu_cores", "cpu_threads")) else name
+        assert f"`hw:{short}`" in page or f"`{key}`" in page, key
+        assert key in sources or f'"{name}"' in sources or short in ("cpu_sockets", "cpu_max_sockets"), key
+
+
 @given(st.one_of(st.binary(max_size=60), st.text(max_size=60)))
 def test_any_bytes_are_read_or_refused(content: bytes | str) -> None:
     """Whatever stands in a file is read, or is the caller's fault."""
@@ -184,7 +209,7 @@ def test_json_needs_no_yaml(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.delitem(sys.modules, "earmark.drivers.plain_yaml", raising=False)
     monkeypatch.setitem(sys.modules, "yaml", None)
-    assert read_flavor(PLAIN.encode(), "f").vcpus == 2
+    assert read_flavor(PLAIN.encode(), "f").request.vcpus == 2
     with pytest.raises(InvalidRecord, match=r"PyYAML is not installed: pip install 'earmark\[yaml\]', or write it as JSON"):
         read_flavor(b"flavor: {vcpus: 1}", "f")
     monkeypatch.undo()

@@ -5,7 +5,7 @@ is JSON and needs no PyYAML. What is not known is an error with its path.
 """
 
 import json
-from typing import Annotated, Any
+from typing import Annotated, Any, NamedTuple
 
 import msgspec
 from msgspec import Meta
@@ -13,9 +13,13 @@ from msgspec import Meta
 from earmark.core.flavor.alias import ALIASES_MAX, PciAlias
 from earmark.core.flavor.flavor import Flavor, Image
 from earmark.core.flavor.translate import translate
+from earmark.core.flavor.unread import unread
 from earmark.core.model.request import Request
 from earmark.core.model.value import Value
 from earmark.errors import InvalidRecord
+
+SHOWN_MAX = 8
+"""How many keys a note names."""
 
 
 class FlavorFile(Value, frozen=True):
@@ -27,10 +31,20 @@ class FlavorFile(Value, frozen=True):
     aliases: Annotated[tuple[PciAlias, ...], Meta(max_length=ALIASES_MAX)] = ()
 
 
-def read_flavor(raw: bytes, source: str) -> Request:
-    """Return the request that a flavor file describes; raises InvalidRecord for its form, InvalidFlavor for what it says."""
+class ReadFlavor(NamedTuple):
+    """The request that a flavor file describes, and what a person should know of the file."""
+
+    request: Request
+    notes: tuple[str, ...]
+
+
+def read_flavor(raw: bytes, source: str) -> ReadFlavor:
+    """Return what a flavor file describes; raises InvalidRecord for its form, InvalidFlavor for what it says."""
     file = read_file(raw, source)
-    return translate(file.flavor, file.image, boot_from_volume=file.boot_from_volume, aliases=file.aliases)
+    request = translate(file.flavor, file.image, boot_from_volume=file.boot_from_volume, aliases=file.aliases)
+    passed = unread(file.flavor)
+    shown = ", ".join(passed[:SHOWN_MAX]) + (", …" if len(passed) > SHOWN_MAX else "")
+    return ReadFlavor(request, (f"flavor {source}: passed over, as no request depends on it: {shown}",) if passed else ())
 
 
 def read_file(raw: bytes, source: str) -> FlavorFile:

@@ -173,10 +173,12 @@ def read_request(source: str) -> Request:
 
 def read_flavor(source: str, placement: Placement | None = None) -> Request:
     """Return the request for the flavor in a YAML or JSON file (`-`: standard input); raises InvalidRecord or InvalidFlavor."""
-    from earmark.cli import flavor_file  # noqa: PLC0415 - the language of flavors costs time that others need not wait for
+    from earmark.cli import flavor_file, phrases  # noqa: PLC0415 - the language of flavors costs time that others need not wait for
 
-    request = flavor_file.read_flavor(read_limited(source, "flavor"), "standard input" if source == "-" else source)
-    return request if placement is None else msgspec.structs.replace(request, placement=placement)
+    read = flavor_file.read_flavor(read_limited(source, "flavor"), "standard input" if source == "-" else source)
+    for note in read.notes:
+        click.echo(f"earmark: {phrases.clean(note)}", err=True)
+    return read.request if placement is None else msgspec.structs.replace(read.request, placement=placement)
 
 
 def read_limited(source: str, what: str) -> bytes:
