@@ -40,7 +40,8 @@ def gpu(address: str, serial: str, *, seen: bool = True, product: str = "2330") 
 
 def look(made: Bench, *devices: Device) -> NodeState:
     """Let the node be looked at."""
-    made.tracker.observe(machine=box(*devices))
+    made.host.seen = box(*devices)
+    made.tracker.observe()
     return made.tracker.node()
 
 
