@@ -6,7 +6,7 @@ that wants CPUs of its own, a page size or cells is bound to host cells and sear
 
 from collections.abc import Iterable, Sequence
 
-from earmark.core.fit.device_rows import amount_rows, device_rows, stock_of
+from earmark.core.fit.device_rows import amount_rows, device_rows, kept_out, stock_of
 from earmark.core.fit.devices import CLASS_PREFIX, wanted
 from earmark.core.fit.free import Supply
 from earmark.core.fit.ground import Ground
@@ -70,7 +70,7 @@ def answered(request: Request, supply: Supply) -> Grant | Refusal:
             return Refusal(reasons=(*plain, *overall), certificate=Certificate(kind="shortfall"))
         return _grant(request, supply, wishes, found)
     rest = tuple(reason for reason in found.reasons if not _told(reason, overall))
-    return Refusal(reasons=(*plain, *overall, *rest), certificate=found.certificate)
+    return Refusal(reasons=(*plain, *overall, *rest, *kept_out(wishes, supply)), certificate=found.certificate)
 
 
 def _told(reason: Reason, overall: Sequence[Reason]) -> bool:

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
+from earmark.core.fit.device_pools import WHOLE
+from earmark.core.fit.device_rows import given_shares
 from earmark.core.ledger.fold import recomputed
 from earmark.core.ledger.rows import SlotRow, slot_rows
 from earmark.core.ledger.state import NodeState
@@ -21,7 +23,7 @@ MOVE_CONTRADICTED = "move_contradicted"
 
 def audit_node(state: NodeState, guard: Sequence[SlotRow] | None = None) -> tuple[Finding, ...]:
     """Return what is wrong with one node's state; `guard` are the store's slot rows to compare with (None: not compared)."""
-    found = [*_double_grants(state), *_drift(state), *_claims(state), *_overages(state), *_orphans(state)]
+    found = [*_double_grants(state), *_shares(state), *_drift(state), *_claims(state), *_overages(state), *_orphans(state)]
     found += [
         Finding(code="missing", severity="warning", node=state.node, unit=unit, detail=f"{unit} is held and the machine no longer has it")
         for unit in sorted(state.missing)
@@ -60,6 +62,24 @@ def _double_grants(state: NodeState) -> list[Finding]:
                     found.append(
                         Finding(code="double_grant", severity="error", node=state.node, claim=claim_id, unit=row.unit, detail=detail)
                     )
+    return found
+
+
+def _shares(state: NodeState) -> list[Finding]:
+    """Return the devices of which more shares are held than there are, or shares beside the whole or what excludes it."""
+    found = []
+    table = state.layout.slots if state.layout is not None else {}
+    above = state.layout.above if state.layout is not None else {}
+    for unit, amount in sorted(given_shares(state.free.used).items()):
+        holders = {
+            slot: state.free.slots[slot] for slot in (*table.get(unit, (Slot(unit),)), *above.get(unit, ())) if slot in state.free.slots
+        }
+        detail = f"{amount} thousandths of {unit} are held" if amount > WHOLE else None
+        if holders:
+            slot, holder = min(holders.items())
+            detail = f"shares of {unit} are held, and {slot} by {holder}"
+        if detail is not None:
+            found.append(Finding(code="double_grant", severity="error", node=state.node, unit=unit, detail=detail))
     return found
 
 
