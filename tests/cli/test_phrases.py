@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from earmark.cli.phrases import amount, clean, name, reason_line, refusal_lines, request_words
+from earmark.cli.phrases import amount, clean, name, reason_line, request_words
+from earmark.cli.refusals import refusal_lines
 from earmark.core.model.ids import ClaimId, ConsumerId, Owner
 from earmark.core.model.refusal import Holding, Reason, Refusal
 from earmark.core.model.request import DeviceRequest, Request

@@ -78,7 +78,7 @@ def refused(session: Session, refusal: Refusal, asked: Asked) -> None:
 
         session.emit(fit_out(refusal, asked.request, refusal.node or ""))
     else:
-        session.refused(refusal, phrases.request_words(asked.request), err=True)
+        session.refused(refusal, phrases.request_words(asked.request), err=True, request=asked.request)
 
 
 def granted(session: Session, answer: Answer, node: str | None, form: str | None) -> None:

@@ -14,7 +14,7 @@ from earmark.core.model.claim import Holder
 from earmark.core.model.grant import AmountRow, Grant, UnitRow
 from earmark.core.model.request import Request
 
-UnitState = Literal["free", "taken", "foreign", "cordoned", "quarantined", "missing", "reserved", "unusable"]
+UnitState = Literal["free", "taken", "foreign", "cordoned", "quarantined", "missing", "reserved", "unusable", "faulty"]
 
 
 Sign = Literal["+", "-", "~"]
@@ -133,6 +133,7 @@ class ReasonOut(Out, frozen=True):
     free: int
     short: int
     cell: int | None
+    guest_cell: int | None
     unit: str | None
     detail: str
     text: str
@@ -140,8 +141,25 @@ class ReasonOut(Out, frozen=True):
     holders_left_out: int
 
 
+class ProofOut(Out, frozen=True):
+    """Why no placement can exist (docs/howto/read-a-refusal.md). `text`: the same in words, "" where the reasons say all of it.
+
+    `verified`: `fit` and `why-not` had it checked by other means; null where that was not done or would take too long.
+    """
+
+    kind: str
+    guest_cells: list[int]
+    host_cells: list[int]
+    requirements: list[str]
+    text: str
+    verified: bool | None
+
+
 class FitOut(Out, frozen=True):
-    """The answer of fit and why-not, and of a claim that was refused: either a grant, or reasons."""
+    """The answer of fit and why-not, and of a claim that was refused: either a grant, or reasons.
+
+    `fits_if` are changes each of which would make it fit, `fits_after` claims of which all must end for it to fit.
+    """
 
     fits: bool
     node: str
@@ -150,6 +168,8 @@ class FitOut(Out, frozen=True):
     holds: str
     reasons: list[ReasonOut]
     fits_if: list[str]
+    fits_after: list[HoldingOut]
+    certificate: ProofOut | None
 
 
 class SharerOut(Out, frozen=True):

@@ -12,13 +12,14 @@ from earmark.core.model.claim import Claim, Holder
 from earmark.core.model.cpuset import format_cpu_list
 from earmark.core.model.grant import AmountRow, Grant
 from earmark.core.model.ids import PoolId
-from earmark.core.model.refusal import Holding, Reason, Refusal
+from earmark.core.model.refusal import Holding, Reason
 from earmark.core.model.request import DeviceRequest, Request
 from earmark.core.model.units import THOUSAND, counted, format_bytes
 
 NAME_SHOWN_MAX = 60
 LINE_SHOWN_MAX = 2000
 HOLDERS_SHOWN_MAX = 8
+COUNTED_RESOURCES = ("cores", "threads", "cells")
 BYTES_RESOURCES = ("memory", "disk", "memory_bytes", "disk_bytes")
 
 
@@ -65,6 +66,8 @@ def amount(resource: str, number: int) -> str:
         return counted(number, "CPU")
     if known == "vcpu":
         return counted(number, "shared vCPU")
+    if known in COUNTED_RESOURCES:
+        return counted(number, known.removesuffix("s"))
     if known in BYTES_RESOURCES:
         return format_bytes(number)
     if known == "share":
@@ -176,7 +179,8 @@ def holding(one: Holding, now_ms: int) -> str:
 
 def reason_line(reason: Reason) -> str:
     """Return one reason in one line: what was asked, what is free, how much is short."""
-    place = f"cell {reason.cell}: " if reason.cell is not None else ""
+    whose_cell = f"guest cell {reason.guest_cell} on " if reason.guest_cell is not None else ""
+    place = f"{whose_cell}cell {reason.cell}: " if reason.cell is not None else ""
     if reason.code == "short":
         asked, free, short = (amount(reason.resource, number) for number in (reason.asked, reason.free, reason.short))
         tail = f" · {clean(reason.detail)}" if reason.detail else ""
@@ -184,16 +188,3 @@ def reason_line(reason: Reason) -> str:
     words = reason.code.replace("_", " ")
     subject = clean(reason.unit) if reason.unit else name(reason.resource)
     return f"{place}{subject}: {clean(reason.detail) or words}"
-
-
-def refusal_lines(refusal: Refusal, now_ms: int) -> list[str]:
-    """Return the reasons of a refusal, each with its holders below it, then what would make it fit."""
-    lines = []
-    for reason in refusal.reasons:
-        lines.append("  " + reason_line(reason))
-        lines += ["      held by " + holding(one, now_ms) for one in reason.holders[:HOLDERS_SHOWN_MAX]]
-        more = reason.holders_left_out + max(0, len(reason.holders) - HOLDERS_SHOWN_MAX)
-        if more:
-            lines.append(f"      and {counted(more, 'more claim')}")
-    lines += ["  fits if " + clean(change) for change in refusal.fits_if]
-    return lines

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from earmark.cli.where import Where
     from earmark.core.ledger.state import NodeState
     from earmark.core.model.refusal import Refusal
+    from earmark.core.model.request import Request
     from earmark.settings import Settings
     from earmark.tracker.tracker import Tracker
 
@@ -121,11 +122,13 @@ class Session:
         if not self.quiet:
             click.secho(text, err=True, dim=True, color=self.colour(sys.stderr))
 
-    def refused(self, refusal: Refusal, asked: str, *, err: bool) -> None:
+    def refused(self, refusal: Refusal, asked: str, *, err: bool, request: Request | None = None) -> None:
         """Print a no with its reasons: what was asked, what is free, how much is short, who holds it."""
+        from earmark.cli.refusals import refusal_lines  # noqa: PLC0415 - an answer that is no refusal does not wait for it
+
         where = f" on {phrases.name(refusal.node)}" if refusal.node else ""
         click.secho(f"earmark: refused: {asked}{where}", err=err, bold=True, color=self.colour(sys.stderr if err else sys.stdout))
-        for line in phrases.refusal_lines(refusal, self.now_ms):
+        for line in refusal_lines(refusal, self.now_ms, request):
             click.echo(line, err=err)
 
     @property

@@ -9,6 +9,7 @@ from earmark.cli import output as o
 from earmark.cli import output_machine as m
 from earmark.cli.phrases import reason_line
 from earmark.cli.picture import Picture, Tile, page_size, picture_of
+from earmark.cli.refusals import certificate_words
 from earmark.cli.times import iso
 from earmark.cli.views_nodes import closed_for, disks_out, standing
 from earmark.cli.where import Where
@@ -18,7 +19,7 @@ from earmark.core.ledger.story import describe
 from earmark.core.model.claim import Claim, Cordon, Quarantine
 from earmark.core.model.grant import Grant
 from earmark.core.model.ids import UnitId
-from earmark.core.model.refusal import Reason, Refusal
+from earmark.core.model.refusal import Certificate, Holding, Reason, Refusal
 from earmark.core.model.request import Request
 from earmark.drivers.contract import Observation
 
@@ -66,24 +67,49 @@ def answer_out(answer: Answer, node_name: str, notices: list[str]) -> o.AnswerOu
     )  # fmt: skip
 
 
-def reason_out(reason: Reason) -> o.ReasonOut:
-    """Return one reason of a refusal."""
-    holders = [
-        o.HoldingOut(claim=one.claim, consumer=one.consumer, owner=one.owner, amount=one.amount, what=one.what, until=maybe(one.until_ms))
-        for one in reason.holders
-    ]
-    return o.ReasonOut(
-        code=reason.code, resource=reason.resource, asked=reason.asked, free=reason.free, short=reason.short, cell=reason.cell,
-        unit=reason.unit, detail=reason.detail, text=reason_line(reason), holders=holders, holders_left_out=reason.holders_left_out,
+def holding_out(one: Holding) -> o.HoldingOut:
+    """Return what a claim holds."""
+    return o.HoldingOut(
+        claim=one.claim, consumer=one.consumer, owner=one.owner, amount=one.amount, what=one.what, until=maybe(one.until_ms)
     )  # fmt: skip
 
 
-def fit_out(found: Grant | Refusal, request: Request, node_name: str) -> o.FitOut:
-    """Return a grant or a refusal as the answer to what was asked."""
+def reason_out(reason: Reason) -> o.ReasonOut:
+    """Return one reason of a refusal."""
+    return o.ReasonOut(
+        code=reason.code, resource=reason.resource, asked=reason.asked, free=reason.free, short=reason.short, cell=reason.cell,
+        guest_cell=reason.guest_cell, unit=reason.unit, detail=reason.detail, text=reason_line(reason),
+        holders=[holding_out(one) for one in reason.holders], holders_left_out=reason.holders_left_out,
+    )  # fmt: skip
+
+
+def proof_out(certificate: Certificate, request: Request, *, verified: bool | None) -> o.ProofOut:
+    """Return a certificate."""
+    return o.ProofOut(
+        kind=certificate.kind, guest_cells=list(certificate.guest_cells), host_cells=list(certificate.host_cells),
+        requirements=list(certificate.requirements), text=certificate_words(certificate, request), verified=verified,
+    )  # fmt: skip
+
+
+def fit_out(found: Grant | Refusal, request: Request, node_name: str, *, verified: bool | None = None) -> o.FitOut:
+    """Return a grant or a refusal as the answer to what was asked; `verified`: what the check of its certificate said."""
     if isinstance(found, Refusal):
-        reasons = [reason_out(reason) for reason in found.reasons]
-        return o.FitOut(fits=False, node=node_name, request=request, grant=None, holds="", reasons=reasons, fits_if=list(found.fits_if))
-    return o.FitOut(fits=True, node=node_name, request=request, grant=found, holds=describe(found), reasons=[], fits_if=[])
+        return o.FitOut(
+            fits=False, node=node_name, request=request, grant=None, holds="", reasons=[reason_out(reason) for reason in found.reasons],
+            fits_if=list(found.fits_if), fits_after=[holding_out(one) for one in found.fits_after],
+            certificate=None if found.certificate is None else proof_out(found.certificate, request, verified=verified),
+        )  # fmt: skip
+    return o.FitOut(
+        fits=True,
+        node=node_name,
+        request=request,
+        grant=found,
+        holds=describe(found),
+        reasons=[],
+        fits_if=[],
+        fits_after=[],
+        certificate=None,
+    )
 
 
 def who_out(state: NodeState, unit: UnitId, tile: Tile, at_ms: int) -> o.WhoOut:

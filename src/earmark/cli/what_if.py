@@ -6,10 +6,13 @@ import click
 
 from earmark.cli import phrases
 from earmark.cli.claim import EXIT_REFUSED, read_grant
+from earmark.cli.refusals import refusal_lines
 from earmark.cli.request_options import Asked, request_options
 from earmark.cli.session import Session
 from earmark.cli.verb import Verb
 from earmark.cli.views import fit_out
+from earmark.core.fit.question import confirmed
+from earmark.core.ledger.endings import with_endings
 from earmark.core.model.grant import Grant
 from earmark.core.model.refusal import Refusal
 from earmark.errors import InvalidRequest
@@ -63,13 +66,19 @@ def try_it(session: Session, asked: Asked, grant: str | None) -> Grant | Refusal
         )
     state = session.tracker.node(asked.node)
     found = session.tracker.fit(asked.request, node=state.node, grant=prescribed)
+    verified = None
+    if isinstance(found, Refusal) and prescribed is None:
+        found = with_endings(found, asked.request, state, session.now_ms)
+        supply = state.supply
+        if found.certificate is not None and supply is not None:
+            verified = confirmed(found.certificate, asked.request, supply)
     words = phrases.request_words(asked.request) if prescribed is None else "the prescribed grant"
     if session.json:
-        session.emit(fit_out(found, asked.request, state.name))
+        session.emit(fit_out(found, asked.request, state.name, verified=verified))
     elif isinstance(found, Grant):
         session.out(f"fits on {phrases.name(state.name)}: {words}")
         session.out(f"  would be {phrases.placed(found)}")
     else:
         session.out(f"does not fit on {phrases.name(state.name)}: {words}")
-        session.out(phrases.refusal_lines(found, session.now_ms))
+        session.out(refusal_lines(found, session.now_ms, asked.request))
     return found

@@ -27,6 +27,8 @@ from earmark.core.model.units import counted
 
 __all__ = ["Found", "Placed", "find"]
 
+UNLIKE_TOLD_MAX = 4
+"""Of so many guest cells of different kinds it is told why they lie on no other host cell."""
 UNDECIDED = Refusal(
     reasons=(Reason(code="undecided", resource="search", asked=STEPS_MAX, detail=f"stopped after {STEPS_MAX} sets of cells: not known"),)
 )
@@ -77,7 +79,9 @@ def _without_cells(problem: Problem, hall: Hall) -> Refusal:
     outside = [cell for index, cell in enumerate(ground.cells) if not hosts >> index & 1]
     everywhere = frozenset(cell.id for cell in ground.cells)
     reasons = problem.offer.reasons(everywhere) if problem.offer.choose(everywhere) is None else []
-    reasons += [reason for cell in outside for reason in explain(guest.cells[guests[0]], cell, guest, ground)]
+    unlike = {guest.cells[number].kind: guest.cells[number] for number in reversed(guests)}
+    told = sorted(unlike.values(), key=lambda need: need.number)[:UNLIKE_TOLD_MAX]
+    reasons += [reason for need in told for cell in outside for reason in explain(need, cell, guest, ground)]
     if not ground.cells:
         reasons.append(short(CPU, sum(len(need.dedicated) for need in guest.cells), 0, detail="the node has no cells"))
     numbers = tuple(guest.cells[number].number for number in guests)
