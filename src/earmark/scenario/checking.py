@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
-from earmark.core.fit.devices import available
+from earmark.core.fit.device_rows import stock_of
 from earmark.core.ledger.allocations import allocations
 from earmark.core.ledger.figures import Amounts, figures
 from earmark.core.model.claim import Claim
@@ -70,7 +70,7 @@ def _free(world: World, what: s.NodeFree) -> Checked:
     if what.what.isupper():
         found = sum(room.free for room in figures(state).rooms if room.resource_class == what.what)
     else:
-        found = 0 if state.supply is None else len(available(state.supply, (what.what,)))
+        found = 0 if state.supply is None else sum(device.kind == what.what for device in stock_of(state.supply).devices)
     return Checked(f"{what.node} free {what.what} {what.count}", f"{what.node} free {what.what} {found}")
 
 

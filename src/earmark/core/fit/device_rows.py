@@ -13,7 +13,6 @@ from typing import NamedTuple
 import immutables
 from msgspec.structs import replace
 
-from earmark.core.fit.device_kinds import blocked_slots
 from earmark.core.fit.device_match import asked_of, suits
 from earmark.core.fit.device_pools import WHOLE
 from earmark.core.fit.free import Supply
@@ -100,6 +99,12 @@ def amount_rows(wishes: Sequence[DeviceRequest], devices: Sequence[Sequence[Devi
 def given_shares(used: Mapping[PoolId, int]) -> dict[UnitId, int]:
     """Return the thousandths that are held of each device."""
     return {unit: amount for pool, amount in used.items() if amount and (unit := shared_unit(pool)) is not None}
+
+
+def blocked_slots(supply: Supply) -> frozenset[Slot]:
+    """Return the slots that blocked units occupy: a blocked unit blocks everything that shares a slot with it."""
+    slots = supply.layout.slots
+    return frozenset(slot for unit in supply.blocked_units for slot in slots.get(unit, (Slot(unit),)))
 
 
 class _Look(NamedTuple):

@@ -1,13 +1,12 @@
 """The devices of a request: what is wanted, what a stock can offer, and which ones are chosen.
 
 Rules of this file: it names what other rooms use, and does nothing itself. What a stock is stands in `ground.py`, eligibility and locality
-in `device_match.py`, the ranking in `device_choice.py`, the proof of a no in `device_flow.py`.
+in `device_match.py`, the ranking in `device_choice.py`, the proof of a no in `device_flow.py`, a live node's stock in `device_rows.py`.
 """
 
 from __future__ import annotations
 
 from earmark.core.fit.device_flow import Undecided
-from earmark.core.fit.device_kinds import available, blocked_slots, device_reasons, home, misses, pick, wish_of
 from earmark.core.fit.device_match import CLASS_PREFIX, policy_of, wanted
 from earmark.core.fit.device_offer import Offer, offered
 
@@ -15,14 +14,7 @@ __all__ = [
     "CLASS_PREFIX",
     "Offer",
     "Undecided",
-    "available",
-    "blocked_slots",
-    "device_reasons",
-    "home",
-    "misses",
     "offered",
-    "pick",
     "policy_of",
     "wanted",
-    "wish_of",
 ]

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from earmark.core.fit.agree import consistency_reasons, request_reasons
 from earmark.core.fit.cpus import cell_capacity, shared_room
-from earmark.core.fit.devices import blocked_slots
+from earmark.core.fit.device_rows import blocked_slots
 from earmark.core.fit.free import CPU_PREFIX, Supply, cpu_mask
 from earmark.core.fit.judge_devices import device_reason, group_reasons, share_reasons
 from earmark.core.fit.memory import ordinary_used, stock_reasons
