@@ -221,10 +221,19 @@ class _Left(NamedTuple):
     ordinary: int
 
 
+class _Notes(NamedTuple):
+    """What one search remembers: what led nowhere, which counts have host cells, which sets of cells suffice; and the steps it has left."""
+
+    failed: dict[object, list[Cost]]
+    servable: dict[tuple[int, tuple[int, ...]], bool]
+    near: dict[object, bool]
+    steps: Iterator[int]
+
+
 class _Placing:
     """One search for any placement: host cell after host cell, each given to one of the kinds of guest cells or left empty.
 
-    Guest cells of one kind are not told apart. `failed` remembers what led nowhere, by all that matters of it.
+    Guest cells of one kind are not told apart; what led nowhere is noted by all that matters of it.
     """
 
     def __init__(self, guest: Guest, ground: Ground, devices: DeviceCheck) -> None:
@@ -237,52 +246,52 @@ class _Placing:
         self.matters = near
         self.costs: list[list[Cost | None]] = [[lies(need, cell, guest, ground) for need in kinds.values()] for cell in self.hosts]
         self.rest = [frozenset(cell.id for cell in self.hosts[index:] if cell.id in near) for index in range(len(self.hosts) + 1)]
-        self.failed: dict[object, list[Cost]] = {}
-        self.servable: dict[tuple[int, tuple[int, ...]], bool] = {}
-        self.steps = 0
 
     def found(self) -> bool:
         """Say whether there is a placement."""
-        return self._from(0, _Left(self.counts, frozenset(), 0, 0))
+        return self._from(0, _Left(self.counts, frozenset(), 0, 0), _Notes({}, {}, {}, iter(range(STEPS_MAX))))
 
-    def _from(self, index: int, left: _Left) -> bool:
+    def _from(self, index: int, left: _Left, notes: _Notes) -> bool:
         """Say whether the guest cells that are left can lie on the host cells from `index` on."""
         if not any(left.counts):
-            return self._within(left.leaving, left.ordinary) and self._near(left.used)
-        if not self._hopeful(index, left):
+            return self._within(left.leaving, left.ordinary) and self._near(left.used, notes)
+        if not self._hopeful(index, left, notes):
             return False
-        key = (index, left.counts, self._key(left.used))
+        key = (index, left.counts, self._key(left.used, notes))
         cost = Cost(left.leaving, left.ordinary)
-        if any(known.leaving <= cost.leaving and known.ordinary <= cost.ordinary for known in self.failed.get(key, ())):
+        if any(known.leaving <= cost.leaving and known.ordinary <= cost.ordinary for known in notes.failed.get(key, ())):
             return False
-        self.steps += 1
-        if self.steps > STEPS_MAX:
+        if next(notes.steps, None) is None:
             raise TooLarge(f"more than {STEPS_MAX} partial placements")
         host = self.hosts[index]
         used = left.used | {host.id} if host.id in self.matters else left.used
         for kind, pair in enumerate(self.costs[index]):
             if pair is not None and left.counts[kind]:
                 counts = (*left.counts[:kind], left.counts[kind] - 1, *left.counts[kind + 1 :])
-                if self._from(index + 1, _Left(counts, used, left.leaving + pair.leaving, left.ordinary + pair.ordinary)):
+                if self._from(index + 1, _Left(counts, used, left.leaving + pair.leaving, left.ordinary + pair.ordinary), notes):
                     return True
-        if self._from(index + 1, left):
+        if self._from(index + 1, left, notes):
             return True
-        self.failed.setdefault(key, []).append(cost)
+        notes.failed.setdefault(key, []).append(cost)
         return False
 
-    def _near(self, used: frozenset[int]) -> bool:
+    def _near(self, used: frozenset[int], notes: _Notes) -> bool:
         """Say whether some cells have the networks and the devices."""
-        return all(not cells or cells & used for _, cells in self.ground.networks) and self.devices.enough(used)
+        if any(cells and cells.isdisjoint(used) for _, cells in self.ground.networks):
+            return False
+        form = self.devices.form(used)
+        known = notes.near.get(form)
+        return notes.near.setdefault(form, self.devices.enough(used)) if known is None else known
 
-    def _key(self, used: frozenset[int]) -> object:
+    def _key(self, used: frozenset[int], notes: _Notes) -> object:
         """Return all that matters of the cells used: nothing, once networks and devices are there."""
-        if self._near(used):
+        if self._near(used, notes):
             return None
         return tuple(bool(cells & used) for _, cells in self.ground.networks), self.devices.form(used)
 
-    def _hopeful(self, index: int, left: _Left) -> bool:
+    def _hopeful(self, index: int, left: _Left, notes: _Notes) -> bool:
         """Say whether nothing yet forbids that the rest can be placed: each limit taken alone."""
-        if not self._matched(index, left.counts) or not self._near(left.used | self.rest[index]):
+        if not self._matched(index, left.counts, notes) or not self._near(left.used | self.rest[index], notes):
             return False
         leaving, ordinary = left.leaving, left.ordinary
         if self.ground.leaving_max is None and self.ground.ordinary_max is None:
@@ -299,15 +308,15 @@ class _Placing:
         cpus, memory = self.ground.leaving_max, self.ground.ordinary_max
         return (cpus is None or leaving <= cpus) and (memory is None or ordinary <= memory)
 
-    def _matched(self, index: int, counts: tuple[int, ...]) -> bool:
+    def _matched(self, index: int, counts: tuple[int, ...], notes: _Notes) -> bool:
         """Say whether so many guest cells of each kind have host cells of their own from `index` on: one augmenting path for each."""
-        known = self.servable.get((index, counts))
-        if known is None:
-            guests = [kind for kind, count in enumerate(counts) for _ in range(count)]
-            taken: dict[int, int] = {}
-            known = all(self._augmented(number, guests, index, taken, set()) for number in range(len(guests)))
-            self.servable[index, counts] = known
-        return known
+        known = notes.servable.get((index, counts))
+        if known is not None:
+            return known
+        guests = [kind for kind, count in enumerate(counts) for _ in range(count)]
+        taken: dict[int, int] = {}
+        answer = all(self._augmented(number, guests, index, taken, set()) for number in range(len(guests)))
+        return notes.servable.setdefault((index, counts), answer)
 
     def _augmented(self, number: int, guests: Sequence[int], first: int, taken: dict[int, int], seen: set[int]) -> bool:
         for host in range(first, len(self.hosts)):

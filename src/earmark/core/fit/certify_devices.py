@@ -94,17 +94,11 @@ class DeviceCheck:
         self.parts = self._parts()
         self.forms = self._forms()
         self.relevant = frozenset(self.forms)
-        self.known: dict[object, bool] = {}
 
     def enough(self, cells: frozenset[int] | None) -> bool:
         """Say whether there are devices for all requests of a guest on exactly these cells (None: a guest without cells)."""
-        key = None if cells is None else self.form(cells)
-        if key not in self.known:
-            allowed = {
-                number: tuple(index for index in suited if self._near(number, index, cells)) for number, suited in self.suited.items()
-            }
-            self.known[key] = any(self._served(allowed, spent) for spent in self._links(allowed, {}, self.linked))
-        return self.known[key]
+        allowed = {number: tuple(index for index in suited if self._near(number, index, cells)) for number, suited in self.suited.items()}
+        return any(self._served(allowed, spent) for spent in self._links(allowed, {}, self.linked))
 
     def form(self, cells: frozenset[int]) -> object:
         """Return all that matters of some cells: those of equal form have enough devices or not alike."""

@@ -46,7 +46,7 @@ class _Endings:
 
     def __init__(self, request: Request, supply: Supply, free: Free) -> None:
         self.request, self.supply, self.free = request, supply, free
-        self.left = ENDINGS_TRIED_MAX
+        self.tries = iter(range(ENDINGS_TRIED_MAX))
 
     def first(self, known: Sequence[Claim], open_ended: Sequence[Claim]) -> list[Claim]:
         """Return the claims that must end, the last one last; () if no end of a claim helps. Raises _Spent."""
@@ -75,9 +75,8 @@ class _Endings:
         return [*self._needed([*gone, *later], claims[:middle]), *later]
 
     def _fits(self, gone: Sequence[Claim]) -> bool:
-        if not self.left:
+        if next(self.tries, None) is None:
             raise _Spent
-        self.left -= 1
         free = self.free
         for claim in gone:
             free = free.give(claim.id, claim.grant)
