@@ -34,7 +34,7 @@ DIM = "bright_black"
 HEAD = "bold"
 MARK_STYLES: dict[UnitState, str] = {
     "free": "green", "reserved": DIM, "unusable": DIM, "cordoned": "bold yellow", "quarantined": "bold white on red",
-    "missing": "bold red", "foreign": "bold magenta",
+    "missing": "bold red", "foreign": "bold magenta", "faulty": "bold red",
 }  # fmt: skip
 
 
@@ -48,7 +48,16 @@ class Glyphs(NamedTuple):
 
 CROSS = "\N{MULTIPLICATION SIGN}"
 FANCY = Glyphs(
-    marks={"free": "·", "reserved": "=", "unusable": "-", "cordoned": CROSS, "quarantined": "!", "missing": "?", "foreign": "&"},
+    marks={
+        "free": "·",
+        "reserved": "=",
+        "unusable": "-",
+        "cordoned": CROSS,
+        "quarantined": "!",
+        "missing": "?",
+        "foreign": "&",
+        "faulty": "#",
+    },
     between="·",
     floating="~",
 )

@@ -21,7 +21,7 @@ LEGEND_ROWS_MAX = 52
 NOTES_MAX = 5
 MEANINGS: dict[UnitState, str] = {
     "free": "free", "reserved": "kept for the host", "unusable": "not allowed to this process", "cordoned": "cordoned",
-    "quarantined": "quarantined", "missing": "missing", "foreign": "in use by others",
+    "quarantined": "quarantined", "missing": "missing", "foreign": "in use by others", "faulty": "faulty",
 }  # fmt: skip
 
 

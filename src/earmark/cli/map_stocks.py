@@ -5,6 +5,7 @@ Rules of this file: a bar's letters are the claims that hold it, in the order of
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
@@ -16,7 +17,8 @@ from earmark.cli.drawing import DIM, MARK_STYLES, Glyphs, Key
 from earmark.cli.phrases import clean, pages
 from earmark.cli.picture import DevicePicture, Picture, PoolPicture, Share, page_size
 from earmark.core.model.cpuset import format_cpu_list
-from earmark.core.model.ids import pages_pool
+from earmark.core.model.ids import UnitId, pages_pool, share_pool
+from earmark.core.model.topology import MIG, Device
 from earmark.core.model.units import KIB, counted, format_bytes
 
 LABEL = 11
@@ -24,6 +26,9 @@ LABEL = 11
 BAR_MOST = 40
 CELL_ROWS_MAX = 4
 DEVICES_NAMED_MAX = 8
+GROUPS_NAMED_MAX = 8
+PAIR = 2
+UUID = re.compile(r"((?:GPU|MIG)-[0-9a-f]{8})-[0-9a-f]{4}-")
 
 
 class Easel(NamedTuple):
@@ -164,9 +169,72 @@ def device_block(easel: Easel) -> Iterator[Text]:
             where = f"  cell {each.device.cell}" if each.device.cell is not None else ""
             line.append(f"  {clean(each.device.unit, 48)}").append(where, DIM).append(f"  {described(each)}", DIM)
             yield line
+            yield from share_row(easel, each)
+    yield from link_rows(easel)
+
+
+def share_row(easel: Easel, each: DevicePicture) -> Iterator[Text]:
+    """Yield who holds which part of a device of which parts are given."""
+    pool = easel.picture.pools.get(share_pool(each.device.unit))
+    if pool is not None and pool.stock.used:
+        yield stock_row(easel, "  shares", pool.shares, pool.stock.total, f"{pool.stock.used} of {pool.stock.total} held")
+
+
+def link_rows(easel: Easel) -> Iterator[Text]:
+    """Yield the groups of devices that are linked to each other: how many are wholly free, and which."""
+    groups = linked_groups([each.device for each in easel.picture.devices])
+    if not groups:
+        return
+    tiles = {each.device.unit: each for each in easel.picture.devices}
+    pools = easel.picture.pools
+    used = {unit for unit in tiles if (pool := pools.get(share_pool(unit))) is not None and pool.stock.used}
+    free = {unit for unit, each in tiles.items() if each.offered and each.tile.state == "free"} - used
+    whole = [group for group in groups if free.issuperset(group)]
+    what = "pair" if all(len(group) == PAIR for group in groups) else "group"
+    short = {unit: short_name(unit) for group in groups for unit in group}
+    if len(set(short.values())) < len(short):
+        short = {unit: unit.partition(":")[2] for unit in short}
+    parts = [Text(f"{len(whole)} of {counted(len(groups), what)} left")]
+    parts += [Text(" + ".join(clean(short[unit], 48) for unit in group), DIM) for group in whole[:GROUPS_NAMED_MAX]]
+    if len(whole) > GROUPS_NAMED_MAX:
+        parts.append(Text(f"and {len(whole) - GROUPS_NAMED_MAX} more", DIM))
+    yield from drawing.wrapped(parts, easel.width, LABEL, Text(" linked"), gap=f" {easel.glyphs.between} ")
+
+
+def linked_groups(devices: Sequence[Device]) -> list[tuple[UnitId, ...]]:
+    """Return the devices that are linked to each other, directly or by others, as groups in order of their first name."""
+    links = {device.unit: device.links for device in devices if device.links}
+    groups = []
+    seen: set[UnitId] = set()
+    for unit in sorted(links):
+        group: set[UnitId] = set()
+        ahead = [unit] if unit not in seen else []
+        while ahead:
+            one = ahead.pop()
+            if one not in group:
+                group.add(one)
+                ahead += [other for other in links.get(one, ()) if other in links]
+        seen |= group
+        if len(group) > 1:
+            groups.append(tuple(sorted(group)))
+    return groups
+
+
+def short_name(unit: UnitId) -> str:
+    """Return the beginning of a UUID, which mostly tells GPUs apart; another name as it is."""
+    local = unit.partition(":")[2]
+    match = UUID.match(local)
+    return match[1] if match else local
 
 
 def described(each: DevicePicture) -> str:
-    """Return what a device is: its name, else vendor and product, and its parent's address."""
+    """Return what a device is: its name, else vendor and product; its memory, whose instance it is, what is wrong with it."""
     device = each.device
-    return clean(device.name or (f"{device.vendor_id}:{device.product_id}" if device.vendor_id else ""), 60)
+    parts = [device.name or (f"{device.vendor_id}:{device.product_id}" if device.vendor_id else "")]
+    if device.memory_bytes is not None:
+        parts.append(format_bytes(device.memory_bytes))
+    if device.kind == MIG and device.parent is not None:
+        parts.append(f"of {short_name(device.parent)}")
+    if device.fault is not None:
+        parts.append(device.fault)
+    return clean("  ".join(part for part in parts if part), 100)

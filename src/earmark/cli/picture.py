@@ -1,7 +1,7 @@
 """What the picture of a machine says: each CPU, pool and device with its state and holder, worked out once for map and JSON.
 
 Rules of this file: a node's state in, plain facts out; nothing is drawn here. Claims have an order (oldest first, then by id), and what
-is blocked has one state: missing, quarantined, taken, cordoned, unusable, reserved, free, in this order of weight.
+is blocked has one state: missing, quarantined, taken, cordoned, faulty, unusable, reserved, free, in this order of weight.
 """
 
 from __future__ import annotations
@@ -177,7 +177,8 @@ def _cpu_tile(state: NodeState, cpu: Cpu, holders: dict[UnitId, ClaimId], kept: 
 
 def _device(state: NodeState, device: Device, holders: dict[UnitId, ClaimId], kept: dict[UnitId, ClaimId]) -> DevicePicture:
     offered = state.layout is not None and device.unit in state.layout.grantable
-    return DevicePicture(device, offered, _tile(state, device.unit, holders, kept))
+    tile = _tile(state, device.unit, holders, kept)
+    return DevicePicture(device, offered, Tile("faulty") if device.fault is not None and tile.state == "free" else tile)
 
 
 def _pools(state: NodeState) -> dict[str, PoolPicture]:
