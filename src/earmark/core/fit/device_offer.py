@@ -35,9 +35,10 @@ class Offer:
     `useful` are the host cells whose membership in the guest's can matter to some request, `local`: some request depends on them.
     """
 
-    def __init__(self, requests: Sequence[DeviceRequest], stock: DeviceStock, parts: tuple[Part, ...]) -> None:
+    def __init__(self, requests: Sequence[DeviceRequest], stock: DeviceStock, pools: tuple[Pool, ...]) -> None:
         self.requests = tuple(requests)
-        self.parts = parts
+        self._stock, self._pools = stock, pools
+        self.parts = parts = _parts(requests, pools)
         """The requests in groups that can be in each other's way."""
         self.sockets: Mapping[int, int | None] = stock.sockets
         self.policies = tuple(policy_of(request) for request in requests)
@@ -78,6 +79,12 @@ class Offer:
             self._kinds = _kinds(self.parts)
         kind = self._kinds.get(cell, 0)
         return (kind, self.sockets.get(cell)) if "socket" in self.policies else kind
+
+    def only(self, numbers: Sequence[int]) -> Offer:
+        """Return the offer to some of the requests, by their numbers: nothing is matched again."""
+        masks = [sum(1 << place for place, number in enumerate(numbers) if pool.mask >> number & 1) for pool in self._pools]
+        pools = tuple(pool._replace(mask=mask) for pool, mask in zip(self._pools, masks, strict=True))
+        return Offer([self.requests[number] for number in numbers], self._stock, pools)
 
     def reasons(self, cells: frozenset[int] | None) -> list[Reason]:
         """Return why `choose` answers None for a guest on some cells: short, affinity or excluded, with numbers."""
@@ -135,8 +142,7 @@ class Offer:
 
 def offered(requests: Sequence[DeviceRequest], stock: DeviceStock) -> Offer:
     """Return what a stock can offer to some requests: which devices answer which is settled here, once (P9, P10, P26)."""
-    pools = pools_of(requests, stock) if requests else ()
-    return Offer(requests, stock, _parts(requests, pools))
+    return Offer(requests, stock, pools_of(requests, stock) if requests else ())
 
 
 def _ranked(wanted: Wanted, part: Part, home: int, sockets: Mapping[int, int | None]) -> tuple[int | None, ...]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from earmark.core.fit.device_match import asked_of, is_pci, suits
+from earmark.core.fit.device_match import ANY_PCI, asked_of, is_pci, suits
 from earmark.core.fit.ground import DeviceStock
 from earmark.core.model.ids import Slot, UnitId
 from earmark.core.model.request import DeviceRequest
@@ -94,12 +94,13 @@ def _masks(requests: Sequence[DeviceRequest], stock: DeviceStock, anchors: Seque
     """Return, for each device, the bits of the requests that it answers; devices that are alike are looked at once."""
     asked = [asked_of(request) for request in requests]
     single = any(each.local for each in asked)
+    pci = any(each.kind == ANY_PCI for each in asked)
     seen: dict[object, int] = {}
     masks = []
     for device, anchor in zip(stock.devices, anchors, strict=True):
         whole = not device.shares or stock.shares.get(device.unit, WHOLE) >= WHOLE
         alike: object = (
-            device.kind, device.vendor_id, device.product_id, device.dev_type or (device.sriov_total > 0, is_pci(device)), device.tags,
+            device.kind, device.vendor_id, device.product_id, device.dev_type or device.sriov_total > 0, pci and is_pci(device), device.tags,
             device.traits, device.resource_class, device.shares, device.live_migratable, whole,
         )  # fmt: skip
         if single:
