@@ -129,6 +129,8 @@ ATTRIBUTES: tuple[tuple[str, Callable[[Device], object]], ...] = (
     ("memory", lambda device: None if device.memory_bytes is None else format_bytes(device.memory_bytes)),
     ("links", lambda device: ", ".join(device.links) or None),
     ("fault", lambda device: device.fault),
+    ("mediated devices", lambda device: ", ".join(f"{each.total} {each.name}" for each in device.mdev_types) or None),
+    ("type", lambda device: device.dev_type),
     ("identity", lambda device: device.identity),
 )
 

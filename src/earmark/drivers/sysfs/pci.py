@@ -1,7 +1,7 @@
 """The PCI devices of a host.
 
 Rules of this file: a device is named by its serial or UUID where a file that everybody may read gives one, else by its address; the
-address is an attribute. A virtual function is always named by its address: it has no serial of its own. Sources:
+address is an attribute. A virtual function is always named by its address: it has no serial of its own, it is told by its parent's. Sources:
 Documentation/ABI/testing/sysfs-bus-pci (Linux 6.12) and the class codes of the PCI Code and ID Assignment specification 1.15.
 """
 
@@ -16,7 +16,7 @@ from msgspec.structs import replace
 
 from earmark.core.model.ids import UnitId
 from earmark.core.model.topology import DEVICES_MAX, Device
-from earmark.drivers.sysfs import parse
+from earmark.drivers.sysfs import mdev, parse
 from earmark.drivers.sysfs.tree import Tree
 
 PCI = "/sys/bus/pci/devices"
@@ -26,6 +26,8 @@ NVIDIA_UUID = re.compile(r"^GPU UUID:[ \t]+(GPU-[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[
 NVIDIA_MODEL = re.compile(r"^Model:[ \t]+([ -~]{1,100}?)[ \t]*$", re.MULTILINE)
 NVME_CONTROLLER = re.compile(r"nvme[0-9]{1,5}")
 UNKNOWN = "-"
+IDENTITY_PARTS = 4
+"""Vendor, product and the two of the subsystem; what follows in an identity is the serial."""
 
 KIND_BY_CLASS = (
     ("0302", "gpu"),
@@ -57,10 +59,12 @@ def read_devices(tree: Tree, cells: Iterable[int]) -> tuple[Device, ...]:
     addresses = [name for name in tree.names(PCI) if parse.PCI_ADDRESS.fullmatch(name)]
     if len(addresses) > DEVICES_MAX:
         tree.note(f"{PCI}: only the first {DEVICES_MAX} of {len(addresses)} devices were looked at")
-    known = frozenset(cells)
-    devices = [_device(tree, address, known) for address in addresses[:DEVICES_MAX]]
+    known, vdpa = frozenset(cells), mdev.vdpa_names(tree)
+    devices = [_device(tree, address, known, vdpa) for address in addresses[:DEVICES_MAX]]
     names = {device.address: device.unit for device in _told_apart(tree, devices)}
-    named = (replace(device, unit=names[device.address], parent=_parent(device, names)) for device in devices)
+    parents = {by_address(device.address): device for device in devices if device.address is not None}
+    told = (_of_parent(device, parents.get(device.parent)) if device.parent is not None else device for device in devices)
+    named = (replace(device, unit=names[device.address], parent=_parent(device, names)) for device in told)
     return tuple(sorted(named, key=lambda device: device.unit))
 
 
@@ -82,6 +86,21 @@ def _told_apart(tree: Tree, devices: list[Device]) -> list[Device]:
     return apart
 
 
+def _of_parent(device: Device, parent: Device | None) -> Device:
+    """Return a virtual function that is told by its parent's serial and its place among the functions, where the parent has a serial."""
+    serial = parent.identity.split(":", IDENTITY_PARTS)[IDENTITY_PARTS:] if parent is not None and parent.identity is not None else []
+    if parent is None or parent.address is None or device.address is None or not serial or device.identity is None:
+        return device
+    return replace(device, identity=f"{device.identity}:{serial[0]}/{_routing(device.address) - _routing(parent.address)}")
+
+
+def _routing(address: str) -> int:
+    """Return the routing id of a PCI address: bus, device and function as one number."""
+    _, bus, rest = address.split(":")
+    slot, function = rest.split(".")
+    return int(bus, 16) << 8 | int(slot, 16) << 3 | int(function)
+
+
 def _parent(device: Device, names: dict[str | None, UnitId]) -> UnitId | None:
     """The unit of the physical function; until here `parent` holds its address as a unit."""
     if device.parent is None:
@@ -89,7 +108,7 @@ def _parent(device: Device, names: dict[str | None, UnitId]) -> UnitId | None:
     return names.get(device.parent.removeprefix("pci:"))
 
 
-def _device(tree: Tree, address: str, cells: frozenset[int]) -> Device:
+def _device(tree: Tree, address: str, cells: frozenset[int], vdpa: frozenset[str]) -> Device:
     folder = f"{PCI}/{address}"
     physical = _physical(tree, folder)
     class_id, vendor, product, *subsystem = (
@@ -98,6 +117,8 @@ def _device(tree: Tree, address: str, cells: frozenset[int]) -> Device:
     )
     serial = None if physical else _serial(tree, address, folder)
     identity = ":".join(part or UNKNOWN for part in (vendor, product, *subsystem))
+    driver = tree.link(f"{folder}/driver")
+    virtual = tree.parsed(f"{folder}/sriov_totalvfs", parse.functions, "a number of functions") or 0
     return Device(
         unit=UnitId(f"{serial.kind}:{serial.text}") if serial else by_address(address),
         kind="vf" if physical else _kind(class_id, vendor),
@@ -106,16 +127,18 @@ def _device(tree: Tree, address: str, cells: frozenset[int]) -> Device:
         vendor_id=vendor,
         product_id=product,
         subsystem=":".join(part or UNKNOWN for part in subsystem) if any(subsystem) else None,
-        driver=tree.link(f"{folder}/driver"),
+        driver=driver,
         cell=_cell(tree, folder, cells),
         iommu_group=_iommu_group(tree, folder),
         parent=by_address(physical) if physical else None,
-        sriov_total=tree.parsed(f"{folder}/sriov_totalvfs", parse.functions, "a number of functions") or 0,
+        sriov_total=virtual,
         sriov_offset=tree.parsed(f"{folder}/sriov_offset", parse.functions, "a distance of functions") or 0,
         sriov_stride=tree.parsed(f"{folder}/sriov_stride", parse.functions, "a distance of functions") or 0,
         resettable=tree.exists(f"{folder}/reset"),
         identity=f"{identity}:{serial.text}" if serial else identity,
         name=serial.name if serial else None,
+        mdev_types=mdev.mdev_types(tree, folder),
+        dev_type="VDPA" if not virtual and mdev.carries_vdpa(tree, folder, driver, vdpa) else None,
     )
 
 
