@@ -11,8 +11,7 @@ from collections.abc import Iterable, Sequence
 
 from msgspec.structs import replace
 
-from earmark.core.fit.devices import Undecided as UndecidedDevices
-from earmark.core.fit.devices import offered
+from earmark.core.fit.devices import Offer, offered
 from earmark.core.fit.ground import Ground
 from earmark.core.fit.guest import Guest
 from earmark.core.fit.matching import Hall
@@ -39,22 +38,24 @@ def find(guest: Guest | None, ground: Ground, requests: Sequence[DeviceRequest] 
 
     `guest` None has no cells: only its devices are looked for, wherever they are (P15).
     """
+    if not requests and guest is not None:
+        return _found(guest, ground, ())
+    from earmark.core.fit.devices import Undecided as DevicesUndecided  # noqa: PLC0415 - the solver of devices, for those who ask for some
+
     try:
-        return _found(guest, ground, requests)
-    except UndecidedDevices:
+        return _floating(ground, requests) if guest is None else _found(guest, ground, requests)
+    except DevicesUndecided:
         return UNDECIDED
 
 
-def _found(guest: Guest | None, ground: Ground, requests: Sequence[DeviceRequest]) -> Found | Refusal:
-    if guest is None:
-        return _floating(ground, requests)
+def _found(guest: Guest, ground: Ground, requests: Sequence[DeviceRequest]) -> Found | Refusal:
     problem = problem_of(guest, ground, requests)
     answer = solve(problem)
     if isinstance(answer, Found):
         return answer
     if isinstance(answer, Undecided):
         return UNDECIDED
-    return _without_cells(problem, answer.hall) if answer.hall is not None else _together(guest, ground, requests)
+    return _without_cells(problem, answer.hall) if answer.hall is not None else _together(guest, ground, problem.offer)
 
 
 def _floating(ground: Ground, requests: Sequence[DeviceRequest]) -> Found | Refusal:
@@ -66,7 +67,7 @@ def _floating(ground: Ground, requests: Sequence[DeviceRequest]) -> Found | Refu
     kept = tuple(range(len(requests)))
     for number in range(len(requests)):
         fewer = tuple(other for other in kept if other != number)
-        if offered([requests[other] for other in fewer], ground.stock).choose(None) is None:
+        if offer.only(fewer).choose(None) is None:
             kept = fewer
     certificate = Certificate(kind="together", requirements=tuple(f"device:{number}" for number in kept))
     return Refusal(reasons=tuple(offer.reasons(None)), certificate=certificate)
@@ -78,7 +79,7 @@ def _without_cells(problem: Problem, hall: Hall) -> Refusal:
     guests, hosts = cpus_of(hall.guests), hall.hosts
     outside = [cell for index, cell in enumerate(ground.cells) if not hosts >> index & 1]
     everywhere = frozenset(cell.id for cell in ground.cells)
-    reasons = problem.offer.reasons(everywhere) if problem.offer.choose(everywhere) is None else []
+    reasons = problem.offer.reasons(everywhere) if problem.offer and problem.offer.choose(everywhere) is None else []
     unlike = {guest.cells[number].kind: guest.cells[number] for number in reversed(guests)}
     told = sorted(unlike.values(), key=lambda need: need.number)[:UNLIKE_TOLD_MAX]
     reasons += [reason for need in told for cell in outside for reason in explain(need, cell, guest, ground)]
@@ -98,28 +99,28 @@ def _list(numbers: Iterable[int]) -> str:
     return ", ".join(map(str, numbers))
 
 
-def _together(guest: Guest, ground: Ground, requests: Sequence[DeviceRequest]) -> Refusal:
+def _together(guest: Guest, ground: Ground, offer: Offer) -> Refusal:
     """Refuse requirements of which each could be met: leave out one after the other until none can be left out."""
     names = [
         *(f"cell:{need.number}" for need in guest.cells if not need.waived),
         *(f"network:{name}" for name, cells in ground.networks if cells),
         *(("cpus",) if ground.leaving_max is not None else ()),
         *(("memory",) if ground.ordinary_max is not None else ()),
-        *(f"device:{number}" for number in range(len(requests))),
+        *(f"device:{number}" for number in range(len(offer.requests))),
     ]
     kept = tuple(names)
     proven = True
     for name in names:
         fewer = tuple(other for other in kept if other != name)
-        answer = solve(_limited(guest, ground, requests, fewer), ranked=False)
+        answer = solve(_limited(guest, ground, offer, fewer), ranked=False)
         if isinstance(answer, Impossible):
             kept = fewer
         proven = proven and not isinstance(answer, Undecided)
     certificate = Certificate(kind="together", requirements=kept) if proven else None
-    return Refusal(reasons=tuple(_reasons(guest, ground, requests, kept)), certificate=certificate)
+    return Refusal(reasons=tuple(_reasons(guest, ground, offer, kept)), certificate=certificate)
 
 
-def _limited(guest: Guest, ground: Ground, requests: Sequence[DeviceRequest], names: Iterable[str]) -> Problem:
+def _limited(guest: Guest, ground: Ground, offer: Offer, names: Iterable[str]) -> Problem:
     """Return the problem with only some requirements."""
     kept = frozenset(names)
     cells = tuple(need if f"cell:{need.number}" in kept else replace(need, waived=True) for need in guest.cells)
@@ -130,22 +131,23 @@ def _limited(guest: Guest, ground: Ground, requests: Sequence[DeviceRequest], na
         leaving_max=ground.leaving_max if "cpus" in kept else None,
         ordinary_max=ground.ordinary_max if "memory" in kept else None,
     )
-    devices = [request for number, request in enumerate(requests) if f"device:{number}" in kept]
-    return problem_of(replace(guest, cells=cells), less, devices)
+    numbers = [number for number in range(len(offer.requests)) if f"device:{number}" in kept]
+    return problem_of(replace(guest, cells=cells), less, offer if len(numbers) == len(offer.requests) else offer.only(numbers))
 
 
-def _reasons(guest: Guest, ground: Ground, requests: Sequence[DeviceRequest], kept: Sequence[str]) -> list[Reason]:
+def _reasons(guest: Guest, ground: Ground, offer: Offer, kept: Sequence[str]) -> list[Reason]:
     """Return the reasons behind an irreducible set; the set itself last, where no other reason says it."""
-    problem = _limited(guest, ground, requests, kept)
+    problem = _limited(guest, ground, offer, kept)
     reasons: list[Reason] = []
-    if any(name.startswith("device:") for name in kept):
+    offer = problem.offer
+    if offer is not None:
         usable = 0
         for row in problem.rows:
             usable |= row
         near = [frozenset(ground.cells[index].id for index in iterate(usable))]
         if len(problem.rows) == 1:
             near += [frozenset((ground.cells[index].id,)) for index in iterate(usable)]
-        reasons = next((found for cells in near if (found := problem.offer.reasons(cells))), [])
+        reasons = next((found for cells in near if (found := offer.reasons(cells))), [])
     reasons += [
         Reason(code="network", resource=f"network:{name}", asked=1, short=1, detail=f"it is attached to cells {_list(sorted(cells))}")
         for name, cells in problem.ground.networks

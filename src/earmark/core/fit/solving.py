@@ -8,10 +8,9 @@ matter, each step pruned by what all that are left could give. A search that rea
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
-from earmark.core.fit.devices import Offer, offered
-from earmark.core.fit.ground import Ground, HostCell, PageOffer
+from earmark.core.fit.ground import DeviceStock, Ground, HostCell, PageOffer
 from earmark.core.fit.guest import Guest, GuestNeed, Kind
 from earmark.core.fit.matching import Hall, cheapest, independent, matching
 from earmark.core.fit.nearby import Nearby, nearby
@@ -21,6 +20,9 @@ from earmark.core.fit.ranking import Ranking, ranking_of, unranked
 from earmark.core.model.cpuset import iterate, mask_of
 from earmark.core.model.request import DeviceRequest
 from earmark.core.model.topology import Device
+
+if TYPE_CHECKING:
+    from earmark.core.fit.devices import Offer
 
 STEPS_MAX = 4000
 """So many sets of cells are looked into before a search gives up."""
@@ -59,7 +61,7 @@ class Problem(NamedTuple):
 
     guest: Guest
     ground: Ground
-    offer: Offer
+    offer: Offer | None
     nearby: Nearby
     options: tuple[tuple[Option | None, ...], ...]
     rows: tuple[int, ...]
@@ -71,8 +73,8 @@ Steps = Iterator[int]
 Costing = Callable[[GuestNeed, Option], int]
 
 
-def problem_of(guest: Guest, ground: Ground, requests: Sequence[DeviceRequest]) -> Problem:
-    """Judge every pair once; equal guest cells are judged together."""
+def problem_of(guest: Guest, ground: Ground, devices: Sequence[DeviceRequest] | Offer) -> Problem:
+    """Judge every pair once; equal guest cells are judged together. `devices` are what is wanted, or already what is offered."""
     known: dict[Kind, tuple[Option | None, ...]] = {}
     options = []
     for need in guest.cells:
@@ -80,8 +82,14 @@ def problem_of(guest: Guest, ground: Ground, requests: Sequence[DeviceRequest]) 
             known[need.kind] = tuple(pair(need, cell, guest, ground) for cell in ground.cells)
         options.append(known[need.kind])
     rows = tuple(mask_of(index for index, option in enumerate(row) if option is not None) for row in options)
-    offer = offered(requests, ground.stock)
+    offer = devices if isinstance(devices, Offer) else offered(devices, ground.stock)
     return Problem(guest, ground, offer, nearby(offer), tuple(options), rows)
+
+
+def _offer(requests: Sequence[DeviceRequest], stock: DeviceStock) -> Offer:
+    from earmark.core.fit.devices import offered  # noqa: PLC0415 - the solver of devices, for those who ask for some
+
+    return offered(requests, stock)
 
 
 def solve(problem: Problem, *, ranked: bool = True) -> Found | Impossible | Undecided:
@@ -129,7 +137,7 @@ def _local(problem: Problem, cells: frozenset[int]) -> bool:
     """Say whether some host cells have the guest's networks and devices near them."""
     if not all(not there or there & cells for _, there in problem.ground.networks):
         return False
-    return not problem.offer.requests or problem.offer.choose(cells) is not None
+    return problem.offer is None or problem.offer.choose(cells) is not None
 
 
 def _ids(problem: Problem, hosts: Sequence[int]) -> frozenset[int]:
@@ -145,7 +153,7 @@ def _afforded(problem: Problem, ranking: Ranking, hosts: Sequence[int]) -> Found
     offers = _offers(problem, options)
     if offers is None:
         return None
-    devices = problem.offer.choose(_ids(problem, hosts)) if problem.offer.requests else ()
+    devices = problem.offer.choose(_ids(problem, hosts)) if problem.offer else ()
     if devices is None:
         return None
     placed = tuple(
@@ -264,7 +272,7 @@ def _anchors(problem: Problem, steps: Steps) -> Iterator[int]:
         yield 0
         return
     ground = problem.ground
-    there = problem.offer.useful | {cell for _, cells in ground.networks for cell in cells}
+    there = (problem.offer.useful if problem.offer else frozenset()) | {cell for _, cells in ground.networks for cell in cells}
     usable = 0
     for row in problem.rows:
         usable |= row
@@ -298,4 +306,4 @@ def _kind(problem: Problem, host: int) -> tuple[object, ...]:
     cell = problem.ground.cells[host]
     served = tuple(None if option is None else (option.leaving, option.spare is None) for option in (row[host] for row in problem.options))
     networks = tuple(cell.id in cells for _, cells in problem.ground.networks)
-    return (problem.offer.kind_of(cell.id), networks, served)
+    return (problem.offer and problem.offer.kind_of(cell.id), networks, served)
