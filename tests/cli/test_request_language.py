@@ -131,7 +131,7 @@ def test_a_file_that_cannot_be_read_is_an_error(tmp_path: Path) -> None:
 def test_any_text_for_cpus_is_read_or_refused(text: str) -> None:
     """No text leads to anything but a number with a policy, or InvalidRequest."""
     try:
-        number, policy = parse_cpus(text, "shared")
+        number, policy, _ = parse_cpus(text, "shared")
     except InvalidRequest:
         return
     assert 0 <= number <= 1 << 20

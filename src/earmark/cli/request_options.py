@@ -17,7 +17,8 @@ import click
 import msgspec
 
 from earmark.core.model import ids
-from earmark.core.model.request import CpuPolicy, DeviceRequest, PageWish, Placement, Request, ResourceAmount, ThreadPolicy
+from earmark.core.model.cpuset import parse_cpu_list
+from earmark.core.model.request import CpuPolicy, DeviceRequest, EmulatorPolicy, PageWish, Placement, Request, ResourceAmount, ThreadPolicy
 from earmark.core.model.units import KIB, parse_bytes, parse_duration_ms
 from earmark.errors import InvalidRecord, InvalidRequest
 
@@ -27,10 +28,12 @@ F = TypeVar("F", bound=Callable[..., Any])
 REQUEST_BYTES_MAX = 4 * 1024 * 1024
 COUNT_MAX = 1 << 20
 NUMBER = re.compile(r"[0-9]{1,19}")
+TUNNEL = "tunnel"
+"""How a guest says that it has tunnelled networks (N21)."""
 TRAIT = re.compile(r"[A-Z][A-Z0-9_]{0,254}")
 
 WISHES = (
-    "cpus", "threads", "mem", "pages", "cells", "disk", "gpus", "linked", "gpu", "gpu_share", "device", "resource", "trait", "placement",
+    "cpus", "threads", "emulator", "network", "mem", "pages", "cells", "disk", "gpus", "linked", "gpu", "gpu_share", "device", "resource", "trait", "placement",
 )  # fmt: skip
 """The options that a request file replaces."""
 NOTHING = "nothing is asked for: say --cpus, --mem, --disk, --gpus, --device, --resource, --request FILE or --flavor FILE"
@@ -83,10 +86,14 @@ def request_options(
 
 def _options(bare: CpuPolicy) -> list[Callable[[F], F]]:
     return [
-        click.option("--cpus", "ask_cpus", metavar="N[:dedicated|shared]", help=f"vCPUs; a bare N is {bare}."),
+        click.option("--cpus", "ask_cpus", metavar="N[:POLICY]", help=f"vCPUs: 4:dedicated, 4:shared, 4:mixed=0-1; a bare N is {bare}."),
         click.option("--threads", "ask_threads", type=click.Choice(get_args(ThreadPolicy)), help="What to do about SMT siblings."),
         click.option("--mem", "ask_mem", metavar="SIZE", help="Memory: 8GiB, 512M."),
         click.option("--pages", "ask_pages", metavar="SIZE|small|large|any", help="Page size of the memory: 1GiB, 2MiB, large."),
+        click.option(
+            "--emulator", "ask_emulator", type=click.Choice(get_args(EmulatorPolicy)), help="isolate: one more CPU for the emulator."
+        ),
+        click.option("--network", "ask_network", multiple=True, metavar="NAME", help="A physical network of the guest, or tunnel."),
         click.option("--cells", "ask_cells", type=click.IntRange(1, 64), metavar="N", help="Guest NUMA cells."),
         click.option("--disk", "ask_disk", metavar="SIZE", help="Disk space."),
         click.option("--gpus", "ask_gpus", type=click.IntRange(0, 1024), metavar="N", help="GPUs; the same as --device gpu=N."),
@@ -135,17 +142,22 @@ def request_from(words: Mapping[str, Any], default_cpu_policy: CpuPolicy) -> Req
             options = ", ".join("--" + (words["placement"] if name == "placement" else name.replace("_", "-")) for name in mixed)
             raise InvalidRequest(f"--{named[0]} {words[named[0]]} and {options} were both given: the file says all of it", found=mixed)
         return read_request(words["request"]) if named == ["request"] else read_flavor(words["flavor"], words["placement"])
-    vcpus, policy = parse_cpus(words["cpus"], default_cpu_policy)
+    vcpus, policy, own = parse_cpus(words["cpus"], default_cpu_policy)
     threads = cast("ThreadPolicy | None", words["threads"])
     if threads is not None and policy == "shared":
         raise InvalidRequest(f"--threads {threads} needs dedicated CPUs: say --cpus {vcpus or 'N'}:dedicated", found=threads)
+    emulator = cast("EmulatorPolicy | None", words["emulator"])
+    if emulator == "isolate" and policy == "shared":
+        raise InvalidRequest(f"--emulator isolate needs dedicated CPUs: say --cpus {vcpus or 'N'}:dedicated", found=emulator)
     memory_bytes = parse_bytes(words["mem"], what="--mem") if words["mem"] is not None else 0
     page_kib = parse_pages(words["pages"]) if words["pages"] is not None else None
     if page_kib is not None and not memory_bytes:
         raise InvalidRequest(f"--pages {words['pages']} says how memory is made up, and no --mem is asked for", found=words["pages"])
     required, forbidden = parse_traits(words["trait"])
     return Request(
-        vcpus=vcpus, cpu_policy=policy, thread_policy=threads, memory_bytes=memory_bytes, page_kib=page_kib, cells=words["cells"],
+        vcpus=vcpus, cpu_policy=policy, thread_policy=threads, dedicated_vcpus=own, emulator_policy=emulator,
+        memory_bytes=memory_bytes, page_kib=page_kib, cells=words["cells"],
+        networks=tuple(sorted({name for name in words["network"] if name != TUNNEL})), tunnel=TUNNEL in words["network"],
         disk_bytes=parse_bytes(words["disk"], what="--disk") if words["disk"] is not None else 0,
         devices=_devices(words),
         resources=tuple(parse_resource(text) for text in words["resource"]),
@@ -202,14 +214,16 @@ def shown(source: str) -> str:
     return "from standard input" if source == "-" else repr(source)
 
 
-def parse_cpus(text: str | None, default: CpuPolicy) -> tuple[int, CpuPolicy]:
-    """Return the number of vCPUs and their policy in "4", "4:dedicated" or "4:shared"; none are asked for with None. Raises InvalidRequest."""
+def parse_cpus(text: str | None, default: CpuPolicy) -> tuple[int, CpuPolicy, tuple[int, ...]]:
+    """Return the number of vCPUs, their policy, and which are dedicated of "4", "4:shared" or "4:mixed=0-1"; raises InvalidRequest."""
     if text is None:
-        return 0, "shared"
-    number, colon, policy = text.partition(":")
-    if not NUMBER.fullmatch(number) or int(number) > COUNT_MAX or (colon and policy not in ("dedicated", "shared")):
-        raise InvalidRequest(f"--cpus {text!r} is not a number of CPUs: 4, 4:dedicated or 4:shared is", found=text)
-    return int(number), cast("CpuPolicy", policy or default)
+        return 0, "shared", ()
+    number, colon, rest = text.partition(":")
+    policy, equals, own = rest.partition("=")
+    known = policy in get_args(CpuPolicy) and (policy == "mixed") == bool(equals)
+    if not NUMBER.fullmatch(number) or int(number) > COUNT_MAX or (colon and not known):
+        raise InvalidRequest(f"--cpus {text!r} is not a number of CPUs: 4, 4:dedicated, 4:shared or 4:mixed=0-1 is", found=text)
+    return int(number), cast("CpuPolicy", policy or default), parse_cpu_list(own, what="--cpus") if equals else ()
 
 
 def parse_pages(text: str) -> int | PageWish:

@@ -6,12 +6,11 @@ that wants CPUs of its own, a page size or cells is bound to host cells and sear
 
 from collections.abc import Iterable, Sequence
 
+from earmark.core.fit.device_match import CLASS_PREFIX, wanted
 from earmark.core.fit.device_rows import amount_rows, device_rows, kept_out, stock_of
-from earmark.core.fit.devices import CLASS_PREFIX, wanted
 from earmark.core.fit.free import Supply
 from earmark.core.fit.ground import Ground
 from earmark.core.fit.guest import guest_of, is_bound
-from earmark.core.fit.hints import TRIES_MAX, suggestions
 from earmark.core.fit.layout import ROOT_DISK
 from earmark.core.fit.live_ground import NO_STOCK, ground_of
 from earmark.core.fit.pairs import pages_of
@@ -42,6 +41,8 @@ def fit(request: Request, supply: Supply) -> Grant | Refusal:
 
 def _fits_if(request: Request, supply: Supply, reasons: Sequence[Reason]) -> tuple[str, ...]:
     """Return the changes to a refused request with which it does fit, in words."""
+    from earmark.core.fit.hints import TRIES_MAX, suggestions  # noqa: PLC0415 - only for those who are refused
+
     said: list[str] = []
     tries = iter(range(TRIES_MAX))
     for group in suggestions(request, supply, reasons):

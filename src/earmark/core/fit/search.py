@@ -8,6 +8,7 @@ an irreducible set of requirements, found by leaving out one after the other; ea
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING
 
 from msgspec.structs import replace
 
@@ -23,6 +24,9 @@ from earmark.core.model.ids import MEMORY
 from earmark.core.model.refusal import Certificate, Reason, Refusal
 from earmark.core.model.request import DeviceRequest
 from earmark.core.model.units import counted
+
+if TYPE_CHECKING:
+    from earmark.core.fit.devices import Offer
 
 __all__ = ["Found", "Placed", "find"]
 
@@ -99,14 +103,14 @@ def _list(numbers: Iterable[int]) -> str:
     return ", ".join(map(str, numbers))
 
 
-def _together(guest: Guest, ground: Ground, offer: Offer) -> Refusal:
+def _together(guest: Guest, ground: Ground, offer: Offer | None) -> Refusal:
     """Refuse requirements of which each could be met: leave out one after the other until none can be left out."""
     names = [
         *(f"cell:{need.number}" for need in guest.cells if not need.waived),
         *(f"network:{name}" for name, cells in ground.networks if cells),
         *(("cpus",) if ground.leaving_max is not None else ()),
         *(("memory",) if ground.ordinary_max is not None else ()),
-        *(f"device:{number}" for number in range(len(offer.requests))),
+        *(f"device:{number}" for number in range(len(offer.requests) if offer else 0)),
     ]
     kept = tuple(names)
     proven = True
@@ -120,7 +124,7 @@ def _together(guest: Guest, ground: Ground, offer: Offer) -> Refusal:
     return Refusal(reasons=tuple(_reasons(guest, ground, offer, kept)), certificate=certificate)
 
 
-def _limited(guest: Guest, ground: Ground, offer: Offer, names: Iterable[str]) -> Problem:
+def _limited(guest: Guest, ground: Ground, offer: Offer | None, names: Iterable[str]) -> Problem:
     """Return the problem with only some requirements."""
     kept = frozenset(names)
     cells = tuple(need if f"cell:{need.number}" in kept else replace(need, waived=True) for need in guest.cells)
@@ -131,13 +135,14 @@ def _limited(guest: Guest, ground: Ground, offer: Offer, names: Iterable[str]) -
         leaving_max=ground.leaving_max if "cpus" in kept else None,
         ordinary_max=ground.ordinary_max if "memory" in kept else None,
     )
-    numbers = [number for number in range(len(offer.requests)) if f"device:{number}" in kept]
-    return problem_of(replace(guest, cells=cells), less, offer if len(numbers) == len(offer.requests) else offer.only(numbers))
+    wanted = [number for number in range(len(offer.requests) if offer else 0) if f"device:{number}" in kept]
+    rest = offer.only(wanted) if offer and wanted else None
+    return problem_of(replace(guest, cells=cells), less, rest)
 
 
-def _reasons(guest: Guest, ground: Ground, offer: Offer, kept: Sequence[str]) -> list[Reason]:
+def _reasons(guest: Guest, ground: Ground, offered_all: Offer | None, kept: Sequence[str]) -> list[Reason]:
     """Return the reasons behind an irreducible set; the set itself last, where no other reason says it."""
-    problem = _limited(guest, ground, offer, kept)
+    problem = _limited(guest, ground, offered_all, kept)
     reasons: list[Reason] = []
     offer = problem.offer
     if offer is not None:

@@ -73,7 +73,7 @@ Steps = Iterator[int]
 Costing = Callable[[GuestNeed, Option], int]
 
 
-def problem_of(guest: Guest, ground: Ground, devices: Sequence[DeviceRequest] | Offer) -> Problem:
+def problem_of(guest: Guest, ground: Ground, devices: Sequence[DeviceRequest] | Offer | None) -> Problem:
     """Judge every pair once; equal guest cells are judged together. `devices` are what is wanted, or already what is offered."""
     known: dict[Kind, tuple[Option | None, ...]] = {}
     options = []
@@ -82,11 +82,14 @@ def problem_of(guest: Guest, ground: Ground, devices: Sequence[DeviceRequest] | 
             known[need.kind] = tuple(pair(need, cell, guest, ground) for cell in ground.cells)
         options.append(known[need.kind])
     rows = tuple(mask_of(index for index, option in enumerate(row) if option is not None) for row in options)
-    offer = devices if isinstance(devices, Offer) else offered(devices, ground.stock)
+    offer = _offer(devices, ground.stock) if isinstance(devices, Sequence) else devices
     return Problem(guest, ground, offer, nearby(offer), tuple(options), rows)
 
 
-def _offer(requests: Sequence[DeviceRequest], stock: DeviceStock) -> Offer:
+def _offer(requests: Sequence[DeviceRequest], stock: DeviceStock) -> Offer | None:
+    """Return what a stock offers to some requests, None where nothing is asked for."""
+    if not requests:
+        return None
     from earmark.core.fit.devices import offered  # noqa: PLC0415 - the solver of devices, for those who ask for some
 
     return offered(requests, stock)

@@ -12,7 +12,6 @@ from typing import Any
 import msgspec
 
 from earmark.core.fit.fit import fit
-from earmark.core.fit.judge import judge
 from earmark.core.ledger import commands as c
 from earmark.core.ledger import events as e
 from earmark.core.ledger.decide_foreign import record_findings, see_guests
@@ -125,6 +124,8 @@ def place(state: NodeState, command: c.HoldClaim) -> Grant | Refusal:
     if command.grant is None:
         found = fit(command.request, supply)
         return with_holders(found, state) if isinstance(found, Refusal) else identified(found, supply.layout)
+    from earmark.core.fit.judge import judge  # noqa: PLC0415 - only for grants that are prescribed
+
     refusal = judge(command.grant, supply, command.request)
     return with_holders(refusal, state) if refusal is not None else identified(command.grant, supply.layout)
 
