@@ -65,7 +65,7 @@ def test_without_json_it_counts(file: Path) -> None:
     assert said.exit_code == 0
     lines = said.stdout.splitlines()
     fits = sum(1 for each in CASES if json.loads(run("--cases", "-", "--json", stdin=json.dumps(each).encode()).stdout)["fits"])
-    assert lines[0].split() == ["CASES", "OUTCOME"]
+    assert lines[0].split() == ["CASES", "OUTCOME", "SHARE"]
     assert lines[1].split()[:2] == [str(fits), "fits"]
     assert lines[2].split()[:4] == [str(40 - fits), "does", "not", "fit"]
     assert any(line.split()[-2:] == ["short:", "cpu"] for line in lines)

@@ -81,7 +81,7 @@ def _draw(session: Session, tally: Tally) -> None:
         for outcome in OUTCOMES
         if tally.outcomes[outcome]
     ]
-    on.draw(table(("CASES", "OUTCOME", ""), rows, on.width))
+    on.draw(table(("CASES", "OUTCOME", "SHARE"), rows, on.width))
     for outcome in OUTCOMES:
         kinds = list(_rows(tally.kinds.get(outcome, Counter())))
         if kinds:
