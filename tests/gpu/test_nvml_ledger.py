@@ -5,18 +5,22 @@ from __future__ import annotations
 from collections.abc import Iterable
 from pathlib import Path
 
+import msgspec
 import pytest
 from msgspec.structs import replace
 from tests.drivers.roots import PCI, Root
 from tests.gpu.boxes_of_gpus import ADDRESSES, MEMORY, at, box, unit, uuid
 
+from earmark.cli.machine_file import machine_from
 from earmark.core.model.device_rule import DeviceRule
 from earmark.core.model.ids import UnitId, share_pool
 from earmark.core.model.refusal import Refusal
 from earmark.core.model.request import DeviceRequest, Request
 from earmark.core.model.topology import MIG, MIG_PARENT, Device, Machine
+from earmark.drivers.contract import Observation
 from earmark.drivers.nvml.facts import NO_BINDING, Failure, Gpu, Instance, Peer, Seen
 from earmark.drivers.nvml.join import joined
+from earmark.drivers.sysfs.discovery import discovery_json
 from earmark.testing import Bench, bench
 
 UNASKED = Seen(failure=Failure(what="binding", code=NO_BINDING, text="No module named 'pynvml'"))
@@ -238,3 +242,12 @@ def test_shares_of_one_gpu(root: Root) -> None:
         assert asked(made, share=400) is not None
         assert asked(made, count=4) is None
         assert asked(made, count=3) is not None
+
+
+def test_a_machine_from_a_file_knows_what_was_not_read(root: Root) -> None:
+    """What `discover --json` prints of GPUs is the same machine again elsewhere: memory, links, instances, faults, what was not read."""
+    seen = Seen(gpus=(gpu(0, parts=CUT), gpu(1), gpu(2, failures=(LOST,), uuid=None, memory_bytes=None)), count=4, cut="no end after 30 s")
+    machine = joined(root.machine(), seen)
+    shown = discovery_json(Observation(machine=machine, hostname="gpu1", boot_id=""))
+    assert machine_from(msgspec.json.encode(shown), "gpu1.json").machine == machine
+    assert machine.unread == ("pci:0000:43:00.0", "pci:0000:44:00.0")

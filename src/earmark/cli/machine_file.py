@@ -11,6 +11,7 @@ import msgspec
 
 from earmark.cli.output_machine import DiscoverOut
 from earmark.core.model.cpuset import CPU_MAX
+from earmark.core.model.ids import UnitId
 from earmark.core.model.topology import (
     CELLS_MAX,
     CPUS_MAX,
@@ -87,6 +88,7 @@ def _machine(found: DiscoverOut) -> Machine:
         usable_cpus=None if sorted(found.usable) == online else tuple(sorted(found.usable)), memory_limit_bytes=found.memory_limit_bytes,
         base_page_kib=found.base_page_kib, cores_named=bool(found.cores) or not online, traits=tuple(sorted(found.traits)),
         model=found.model, notes=tuple(found.notes),
+        unread=tuple(sorted(UnitId(unit) for unit in found.unread)),
     )  # fmt: skip
 
 

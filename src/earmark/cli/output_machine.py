@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
+import msgspec
+
 from earmark.cli.output import ClaimOut, CordonOut, Out, QuarantineOut, UnitState, When
 from earmark.core.model.node import NodeSettings, Provided
 
@@ -201,7 +203,8 @@ class DiscoveredCell(Out, frozen=True):
 class DiscoverOut(Out, frozen=True):
     """The answer of discover. `cores`, `l3`, `dies`, `sockets`: lists of CPU numbers; `packages`: how many sockets.
 
-    `cores` is empty where the kernel names none; `no_cell` are CPUs in no cell; devices are the struct Device and its `children`.
+    `cores` is empty where the kernel names none; `no_cell` are CPUs in no cell; devices are the struct Device and its `children`, `unread`
+    those whose own driver could not be asked.
     """
 
     hostname: str
@@ -226,3 +229,4 @@ class DiscoverOut(Out, frozen=True):
     devices: list[dict[str, Any]]
     disks: list[dict[str, Any]]
     notes: list[str]
+    unread: list[str] = msgspec.field(default_factory=list)

@@ -38,6 +38,7 @@ def discovery_json(observation: Observation) -> dict[str, object]:
         "devices": [_device(machine, device) for device in machine.devices],
         "disks": [{"name": disk.name, "total_bytes": disk.total_bytes, "free_bytes": disk.free_bytes} for disk in machine.disks],
         "notes": list(machine.notes),
+        "unread": list(machine.unread),
     }
 
 
