@@ -11,7 +11,6 @@ from earmark.core.fit.layout import build_layout
 from earmark.core.ledger import commands as c
 from earmark.core.ledger import events as e
 from earmark.core.ledger.decision import Decision, Facts
-from earmark.core.ledger.device_changes import device_changes
 from earmark.core.ledger.differences import differences
 from earmark.core.ledger.naming import with_known_names
 from earmark.core.ledger.state import NODE_CORDON, NodeState
@@ -156,6 +155,8 @@ def configure(state: NodeState, command: c.ConfigureNode, _facts: Facts) -> Deci
     """Replace the settings; raises InvalidRequest if they are impossible on the machine. What changes for its devices is told."""
     if state.settings == command.settings:
         return Decision(outcome="configured", message="has these settings already")
+    from earmark.core.ledger.device_changes import device_changes  # noqa: PLC0415 - a claim configures nothing
+
     possible(command.settings, state.machine)
     changes = device_changes(state, command.settings)
     event = e.NodeConfigured(settings=command.settings)

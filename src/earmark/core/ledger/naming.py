@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Set as AbstractSet
 from typing import NamedTuple
 
 import immutables
@@ -39,12 +40,10 @@ def with_known_names(old: Machine | None, new: Machine, held: Held = NOTHING_HEL
     known = _known(old, held)
     if not known or not new.devices:
         return new
-    naming = _Naming(known, Counter(device.identity for device in new.devices if _serial(device.identity)))
     listed = sorted(new.devices, key=lambda device: (device.unit, device.address or ""))
-    naming.name([device for device in listed if device.parent is None])
-    naming.name([device for device in listed if device.parent is not None])
-    related = [_with_names(device, naming.names) for device in naming.named]
-    unread = tuple(sorted({naming.names.get(unit, unit) for unit in new.unread}))
+    named, names = _named(_Look.of(known, listed), listed)
+    related = [_with_names(device, names) for device in named]
+    unread = tuple(sorted({names.get(unit, unit) for unit in new.unread}))
     before = {device.unit: device for device in old.devices} if old is not None else {}
     devices = _with_what_was_told(before, related, unread) if unread else related
     return replace(new, devices=tuple(sorted(devices, key=lambda device: device.unit)), unread=unread)
@@ -98,85 +97,92 @@ def _known(old: Machine | None, held: Held) -> dict[UnitId, _Known]:
     return known
 
 
-class _Naming:
-    """The names given in one look, each once: `named` are the devices under them, `names` what each was called by its driver."""
+class _Look(NamedTuple):
+    """What is known before a look, ready for finding each device in it; `serials` counts the full identities of the look itself."""
 
-    def __init__(self, known: Mapping[UnitId, _Known], serials: Counter[str | None]) -> None:
-        self.named: list[Device] = []
-        self.names: dict[UnitId, UnitId] = {}
-        self._known = known
-        self._serials = serials
-        self._taken: set[UnitId] = set()
-        self._by_identity: dict[str, list[_Known]] = {}
+    known: Mapping[UnitId, _Known]
+    places: Mapping[str, _Known]
+    alike: Mapping[str, list[_Known]]
+    serials: Mapping[str | None, int]
+
+    @staticmethod
+    def of(known: Mapping[UnitId, _Known], devices: Iterable[Device]) -> _Look:
+        """Return what is known, ready for a look at some devices."""
+        alike: dict[str, list[_Known]] = {}
         for each in known.values():
             if each.identity is not None:
-                self._by_identity.setdefault(each.identity, []).append(each)
-        self._places = {each.address: each for each in known.values() if each.address is not None}
+                alike.setdefault(each.identity, []).append(each)
+        places = {each.address: each for each in known.values() if each.address is not None}
+        return _Look(known, places, alike, Counter(device.identity for device in devices if _serial(device.identity)))
 
-    def name(self, devices: list[Device]) -> None:
-        """Name some devices; parents are named before their children."""
-        left = devices
-        for way in (self._by_serial, self._by_name, self._by_place, self._by_old_name):
-            left = [device for device in left if not self._takes(device, way(device))]
-        left = self._moved(left)
-        for device in left:
-            self._give(device, self._fresh(device))
+    def by_serial(self, device: Device) -> _Known | None:
+        """Return what has the same serial, where only one device had it and only one has it now."""
+        found = self.alike.get(device.identity or "", [])
+        return found[0] if _serial(device.identity) and self.serials[device.identity] == 1 and len(found) == 1 else None
 
-    def _takes(self, device: Device, known: _Known | None) -> bool:
+    def by_name(self, device: Device) -> _Known | None:
+        """Return what has the name that the driver gives the device, if that is not its address."""
+        return self.known.get(device.unit) if not _named_by_address(device) else None
+
+    def by_place(self, device: Device) -> _Known | None:
+        """Return what sat where the device sits."""
+        return self.places.get(device.address) if device.address is not None else None
+
+    def by_old_name(self, device: Device) -> _Known | None:
+        """Return what has the device's name, or the name that it would have as another device."""
+        return next((self.known[name] for name in (device.unit, _own(device)) if name in self.known), None)
+
+
+def _named(look: _Look, listed: list[Device]) -> tuple[list[Device], dict[UnitId, UnitId]]:
+    """Return the devices of a look, each under a name of its own, and what each was called by its driver with the name it has now."""
+    named: list[Device] = []
+    names: dict[UnitId, UnitId] = {}
+    taken: set[UnitId] = set()
+
+    def give(device: Device, unit: UnitId) -> None:
+        known = look.known.get(unit)
+        taken.add(unit)
+        names.setdefault(device.unit, unit)
+        named.append(replace(device, unit=unit, identity=device.identity if known is None else fuller(device.identity, known.identity)))
+
+    def takes(device: Device, known: _Known | None) -> bool:
         """Give a device the name of what it is known as, if it can be that one and nobody else is."""
-        if known is None or known.unit in self._taken or identities_contradict(known.identity, device.identity):
+        if known is None or known.unit in taken or identities_contradict(known.identity, device.identity):
             return False
-        if known.parent is not None and device.parent is not None and self.names.get(device.parent, device.parent) != known.parent:
+        if known.parent is not None and device.parent is not None and names.get(device.parent, device.parent) != known.parent:
             return False
-        self._give(device, known.unit)
+        give(device, known.unit)
         return True
 
-    def _give(self, device: Device, unit: UnitId) -> None:
-        known = self._known.get(unit)
-        self._taken.add(unit)
-        self.names.setdefault(device.unit, unit)
-        self.named.append(
-            replace(device, unit=unit, identity=device.identity if known is None else fuller(device.identity, known.identity))
-        )
+    for left in ([each for each in listed if each.parent is None], [each for each in listed if each.parent is not None]):
+        rest = left
+        for way in (look.by_serial, look.by_name, look.by_place, look.by_old_name):
+            rest = [device for device in rest if not takes(device, way(device))]
+        new = Counter(device.identity for device in rest)
+        for device in rest:
+            gone = [each for each in look.alike.get(device.identity or "", []) if each.movable and each.unit not in taken]
+            if not (len(gone) == 1 and new[device.identity] == 1 and _is_movable(device) and takes(device, gone[0])):
+                give(device, _fresh(device, look, taken))
+    return named, names
 
-    def _by_serial(self, device: Device) -> _Known | None:
-        found = self._by_identity.get(device.identity or "", [])
-        alone = _serial(device.identity) and self._serials[device.identity] == 1 and len(found) == 1
-        return found[0] if alone else None
 
-    def _by_name(self, device: Device) -> _Known | None:
-        return self._known.get(device.unit) if not _named_by_address(device) else None
+def _is_movable(device: Device) -> bool:
+    """Say whether a device may be known again by its identity alone: the only one that vanished and the only one that came."""
+    return device.parent is None and device.kind != "vf" and _says(device.identity)
 
-    def _by_place(self, device: Device) -> _Known | None:
-        return self._places.get(device.address) if device.address is not None else None
 
-    def _by_old_name(self, device: Device) -> _Known | None:
-        return next((self._known[name] for name in (device.unit, _own(device)) if name in self._known), None)
+def _fresh(device: Device, look: _Look, taken: AbstractSet[UnitId]) -> UnitId:
+    """Return a name that nothing has or had: its own, or one with its identity where another device has, had or holds that."""
 
-    def _moved(self, devices: list[Device]) -> list[Device]:
-        """Name the devices that are the only ones of their identity both among what vanished and among what is new; return the others."""
-        new = Counter(device.identity for device in devices)
-        left = []
-        for device in devices:
-            gone = [each for each in self._by_identity.get(device.identity or "", []) if each.movable and each.unit not in self._taken]
-            alone = (
-                len(gone) == 1 and new[device.identity] == 1 and device.parent is None and device.kind != "vf" and _says(device.identity)
-            )
-            if not (alone and self._takes(device, gone[0])):
-                left.append(device)
-        return left
+    def is_new(unit: UnitId) -> bool:
+        return unit not in look.known and unit not in taken and UNIT.fullmatch(unit) is not None
 
-    def _fresh(self, device: Device) -> UnitId:
-        """Return a name that nothing has or had: its own, or one with its identity where another device has, had or holds that."""
-        there = self._places.get(device.address) if device.address is not None else None
-        replaced = there is not None and identities_contradict(there.identity, device.identity) and _named_by_address(device)
-        if not replaced and self._is_new(device.unit):
-            return device.unit
-        most = len(self._known) + len(self._taken) + 3
-        return _first((_own(device), *(UnitId(f"{device.unit}/{number}") for number in range(2, most))), self._is_new)
-
-    def _is_new(self, unit: UnitId) -> bool:
-        return unit not in self._known and unit not in self._taken and UNIT.fullmatch(unit) is not None
+    there = look.by_place(device)
+    replaced = there is not None and identities_contradict(there.identity, device.identity) and _named_by_address(device)
+    if not replaced and is_new(device.unit):
+        return device.unit
+    most = len(look.known) + len(taken) + 3
+    return _first((_own(device), *(UnitId(f"{device.unit}/{number}") for number in range(2, most))), is_new)
 
 
 def _first(units: Iterable[UnitId], good: Callable[[UnitId], bool]) -> UnitId:
