@@ -10,13 +10,11 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from earmark.core.fit.device_match import ANY_PCI, asked_of, is_pci, suits
-from earmark.core.fit.ground import DeviceStock
+from earmark.core.fit.ground import WHOLE, DeviceStock
 from earmark.core.model.ids import Slot, UnitId
 from earmark.core.model.request import DeviceRequest
 from earmark.core.model.topology import Device
 
-WHOLE = 1000
-"""The thousandths of a device."""
 PCI_PREFIX = "pci:"
 
 

@@ -14,9 +14,8 @@ import immutables
 from msgspec.structs import replace
 
 from earmark.core.fit.device_match import asked_of, suits
-from earmark.core.fit.device_pools import WHOLE
 from earmark.core.fit.free import Supply
-from earmark.core.fit.ground import DeviceStock
+from earmark.core.fit.ground import WHOLE, DeviceStock
 from earmark.core.fit.layout import Layout
 from earmark.core.fit.refusal import about_unit
 from earmark.core.model.grant import AmountRow, UnitRow, Use

@@ -14,6 +14,9 @@ import msgspec
 from earmark.core.model.ids import PoolId, Slot, UnitId
 from earmark.core.model.topology import Device
 
+WHOLE = 1000
+"""A whole device in thousandths."""
+
 
 class PageOffer(msgspec.Struct, frozen=True):
     """One way in which a host cell can give a guest cell its memory: `free` pages of `size_kib` KiB.

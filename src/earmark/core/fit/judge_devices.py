@@ -7,12 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 
-from earmark.core.fit.device_pools import WHOLE
 from earmark.core.fit.device_rows import given_shares
 from earmark.core.fit.free import Supply
+from earmark.core.fit.ground import WHOLE
 from earmark.core.fit.refusal import about_unit, broken_rule, mismatch, short
 from earmark.core.model.grant import UnitRow
-from earmark.core.model.ids import PoolId, Slot, UnitId, shared_unit
+from earmark.core.model.ids import PoolId, Slot, UnitId
 from earmark.core.model.refusal import Reason
 
 

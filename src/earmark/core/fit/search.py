@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING
 
 from msgspec.structs import replace
 
-from earmark.core.fit.devices import Offer, offered
 from earmark.core.fit.ground import Ground
 from earmark.core.fit.guest import Guest
 from earmark.core.fit.matching import Hall
@@ -64,6 +63,8 @@ def _found(guest: Guest, ground: Ground, requests: Sequence[DeviceRequest]) -> F
 
 def _floating(ground: Ground, requests: Sequence[DeviceRequest]) -> Found | Refusal:
     """Look for the devices of a guest without cells."""
+    from earmark.core.fit.devices import offered  # noqa: PLC0415 - as above
+
     offer = offered(requests, ground.stock)
     chosen = offer.choose(None)
     if chosen is not None:
@@ -159,7 +160,8 @@ def _reasons(guest: Guest, ground: Ground, offered_all: Offer | None, kept: Sequ
     ]
     if "cpus" in kept and ground.leaving_max is not None:
         asked = sum(len(need.dedicated) + need.emulator for need in guest.cells)
-        reasons.append(short(CPU, asked, ground.leaving_max, detail="so many may leave the shared set of the whole node"))
+        if asked:  # a guest that only shares is told of its vCPUs by the node's own reasons
+            reasons.append(short(CPU, asked, max(0, ground.leaving_max), detail="so many may leave the shared set of the whole node"))
     if "memory" in kept and ground.ordinary_max is not None:
         options = [next((option for option in row if option is not None), None) for row in problem.options]
         asked = sum(
