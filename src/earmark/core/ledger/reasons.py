@@ -15,9 +15,11 @@ from earmark.core.ledger.state import NodeState
 from earmark.core.ledger.story import amount_words
 from earmark.core.model.cpuset import cpus_of, format_cpu_list
 from earmark.core.model.grant import AmountRow, Grant
-from earmark.core.model.ids import MEMORY, VCPU, ClaimId, ConsumerId, Owner, PoolId
+from earmark.core.model.ids import MEMORY, VCPU, ClaimId, ConsumerId, Owner, PoolId, Slot, shared_unit
 from earmark.core.model.refusal import HOLDERS_SHOWN_MAX, Holding, Reason, Refusal
 
+BY_CPU = (CPU, "cores", "threads")
+"""Resources of reasons that are about CPUs of one's own: those who have some hold the difference."""
 HELD_CODES = frozenset({"short", "unit_taken", "excluded", "unit_blocked"})
 
 
@@ -49,7 +51,7 @@ def _holders(state: NodeState) -> Iterator[tuple[ClaimId, ConsumerId, Owner, Gra
 def _share(reason: Reason, grant: Grant, state: NodeState) -> tuple[int, str]:
     """Return how much of a reason's resource a grant holds, and that in words."""
     resource = reason.resource
-    if resource == CPU:
+    if resource in BY_CPU:
         cpus, text = _cpus(grant, state, reason.cell)
         sharers = _shared(grant) if reason.cell is None else ()
         return cpus + sum(row.amount for row in sharers), ", ".join(part for part in (text, *map(amount_words, sharers)) if part)
@@ -113,5 +115,6 @@ def _devices(grant: Grant, state: NodeState, kind: str) -> tuple[int, str]:
     if layout is None:
         return 0, ""
     slots = {slot for device in layout.devices.get(kind, ()) for slot in layout.slots[device.unit]}
-    held = [row.unit for row in grant.units if slots.intersection(row.occupied)]
-    return len(held), ", ".join(held)
+    held = [str(row.unit) for row in grant.units if slots.intersection(row.occupied)]
+    shares = [row for row in grant.amounts if (unit := shared_unit(row.pool)) is not None and Slot(unit) in slots]
+    return len(held) + len(shares), ", ".join([*held, *map(amount_words, shares)])
