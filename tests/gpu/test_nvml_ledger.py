@@ -251,3 +251,17 @@ def test_a_machine_from_a_file_knows_what_was_not_read(root: Root) -> None:
     shown = discovery_json(Observation(machine=machine, hostname="gpu1", boot_id=""))
     assert machine_from(msgspec.json.encode(shown), "gpu1.json").machine == machine
     assert machine.unread == ("pci:0000:43:00.0", "pci:0000:44:00.0")
+
+
+def test_a_refusal_names_those_who_hold_shares(root: Root) -> None:
+    """Who wants the whole of a GPU, or more of it than is left, is told who has parts of it, and how much."""
+    with bench() as made:
+        rule = DeviceRule(units=(UnitId(unit(0)),), shares=True)
+        made.tracker.configure(replace(made.tracker.node().settings, device_rules=(rule,)))
+        look(made, root, told(map(gpu, range(4))))
+        made.tracker.hold(Request(devices=(DeviceRequest(kind="gpu", share=600),)), consumer="notebook", confirm=True)
+        for wish in (DeviceRequest(kind="gpu", share=500), DeviceRequest(kind="gpu", count=4)):
+            refused = made.tracker.hold(Request(devices=(wish,)), confirm=True)
+            assert isinstance(refused, Refusal)
+            holders = [holder for reason in refused.reasons for holder in reason.holders]
+            assert [(holder.consumer, holder.what) for holder in holders] == [("notebook", f"600/1000 of {unit(0)}")]
