@@ -112,9 +112,14 @@ def _text(path: Path) -> str:
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY)
     except (OSError, ValueError) as error:
         raise InvalidRecord(f"{source}: cannot be read: {getattr(error, 'strerror', None) or error}", file=source) from error
-    with os.fdopen(descriptor, "rb") as file:
+    try:
         _check_owner(os.fstat(descriptor), source)
-        raw = file.read(FILE_BYTES_MAX + 1)
+        with os.fdopen(descriptor, "rb", closefd=False) as file:
+            raw = file.read(FILE_BYTES_MAX + 1)
+    except OSError as error:
+        raise InvalidRecord(f"{source}: cannot be read: {error.strerror}", file=source) from error
+    finally:
+        os.close(descriptor)
     if len(raw) > FILE_BYTES_MAX:
         raise InvalidRecord(f"{source}: is larger than {FILE_BYTES_MAX} bytes", file=source)
     try:
@@ -154,7 +159,7 @@ def _parsed(text: str, source: str, form: str) -> Any:
 
 def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     """Return an object whose keys stand once."""
-    found: dict[str, Any] = msgspec.field(default_factory=dict)
+    found: dict[str, Any] = {}
     for key, value in pairs:
         if key in found:
             raise ValueError(f"{key!r} stands twice in one object")
