@@ -8,7 +8,10 @@ chosen near the one cell that has most of them.
 from __future__ import annotations
 
 from collections.abc import Hashable, Mapping, Sequence
+from operator import gt
 from typing import NamedTuple
+
+from msgspec.structs import replace
 
 from earmark.core.fit.device_choice import Board, Choice, Pick, Tally, Wanted, best, request_order
 from earmark.core.fit.device_match import ALLOWED, NEAR, nearness, policy_of
@@ -142,7 +145,12 @@ class Offer:
 
 def offered(requests: Sequence[DeviceRequest], stock: DeviceStock) -> Offer:
     """Return what a stock can offer to some requests: which devices answer which is settled here, once (P9, P10, P26)."""
-    return Offer(requests, stock, pools_of(requests, stock) if requests else ())
+    if not requests:
+        return Offer(requests, stock, ())
+    order = [(device.address or "", device.unit) for device in stock.devices]
+    if any(map(gt, order, order[1:])):
+        stock = replace(stock, devices=tuple(sorted(stock.devices, key=lambda device: (device.address or "", device.unit))))
+    return Offer(requests, stock, pools_of(requests, stock))
 
 
 def _ranked(wanted: Wanted, part: Part, home: int, sockets: Mapping[int, int | None]) -> tuple[int | None, ...]:
