@@ -265,3 +265,20 @@ def test_a_refusal_names_those_who_hold_shares(root: Root) -> None:
             assert isinstance(refused, Refusal)
             holders = [holder for reason in refused.reasons for holder in reason.holders]
             assert [(holder.consumer, holder.what) for holder in holders] == [("notebook", f"600/1000 of {unit(0)}")]
+
+
+def test_a_rule_about_a_model_is_about_whole_gpus(root: Root) -> None:
+    """A rule that names a vendor gives neither a GPU that is cut nor its instances another kind to be asked for by."""
+    with bench() as made:
+        rule = DeviceRule(vendor_id="10de", kind="h100")
+        made.tracker.configure(replace(made.tracker.node().settings, device_rules=(rule,)))
+        look(made, root, told([gpu(0, parts=CUT), *map(gpu, range(1, 4))]))
+        assert asked(made, kind="h100", count=4) is None
+        assert asked(made, kind="h100", count=3) == (unit(1), unit(2), unit(3))
+        assert asked(made, kind=MIG) is not None
+    with bench() as made:
+        rule = DeviceRule(observed_kind=MIG_PARENT, kind="cut")
+        made.tracker.configure(replace(made.tracker.node().settings, device_rules=(rule,)))
+        look(made, root, told([gpu(0, parts=CUT), *map(gpu, range(1, 4))]))
+        assert asked(made, kind="cut") == (unit(0),)
+        assert asked(made, kind=MIG) is None

@@ -64,7 +64,7 @@ class PoolOut(Out, frozen=True):
 
 
 class DeviceOut(Out, frozen=True):
-    """A device. `offered` says whether it may be handed out."""
+    """A device. `offered` says whether it may be handed out, `links` to which devices it is linked, `fault` what its driver says is wrong."""
 
     unit: str
     kind: str
@@ -74,6 +74,9 @@ class DeviceOut(Out, frozen=True):
     driver: str | None
     iommu_group: int | None
     parent: str | None
+    memory_bytes: int | None
+    links: list[str]
+    fault: str | None
     offered: bool
     state: UnitState
     claim: str | None

@@ -17,7 +17,7 @@ from msgspec.structs import replace
 from earmark.core.model.device_rule import NAMED_MAX, RULES_MAX, DeviceRule, NamedResource
 from earmark.core.model.ids import RESOURCE_CLASS, UNIT, ResourceClass, UnitId
 from earmark.core.model.node import NodeSettings
-from earmark.core.model.topology import DEVICES_MAX, Device, Machine, MdevType
+from earmark.core.model.topology import DEVICES_MAX, MIG_PARENT, Device, Machine, MdevType
 from earmark.core.model.units import counted
 from earmark.errors import InvalidRequest
 
@@ -70,6 +70,8 @@ def applied(machine: Machine, settings: NodeSettings) -> Applied:
             whole = device.kind in settings.device_kinds or device.unit in settings.device_units
         else:
             whole = rule.hand_out and (rule.mdev_type is None or rule.kind is not None)
+            if device.kind == MIG_PARENT:  # no use as a whole: only a rule that means just that hands it out
+                whole = whole and (device.unit in rule.units or rule.observed_kind == MIG_PARENT)
         if device.fault is not None:
             continue
         if whole:

@@ -100,10 +100,9 @@ def _whole(known: Device | None, gpu: Gpu, cells: frozenset[int], *, named: bool
 
 
 def _instance(part: Instance, parent: Device) -> Device:
-    """Return a MIG instance as a device; it has no address of its own."""
+    """Return a MIG instance as a device; it has no address and no ids of its own: rules about its GPU's model are not about it."""
     return Device(
-        unit=UnitId(f"gpu:{part.uuid}"), kind=MIG, vendor_id=parent.vendor_id, product_id=parent.product_id, driver=parent.driver,
-        cell=parent.cell, parent=parent.unit, name=part.name, memory_bytes=part.memory_bytes, fault=parent.fault,
+        unit=UnitId(f"gpu:{part.uuid}"), kind=MIG, driver=parent.driver, cell=parent.cell, parent=parent.unit, name=part.name, memory_bytes=part.memory_bytes, fault=parent.fault,
     )  # fmt: skip
 
 
