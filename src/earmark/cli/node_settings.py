@@ -16,7 +16,7 @@ from earmark.core.model.cpuset import format_cpu_list, parse_cpu_list
 from earmark.core.model.ids import UnitId, resource_class, unit_id
 from earmark.core.model.inventory import Inventory, checked
 from earmark.core.model.node import NetworkCells, NodePolicy, NodeSettings, PowerStrategy, ReservedPages
-from earmark.core.model.units import KIB, MIB, THOUSAND, format_bytes, format_duration, parse_bytes, parse_duration_ms, parse_ratio
+from earmark.core.model.units import KIB, MIB, THOUSAND, counted, format_bytes, format_duration, parse_bytes, parse_duration_ms, parse_ratio
 from earmark.errors import InvalidRequest
 
 NUMBER = re.compile(r"[0-9]{1,18}")
@@ -260,6 +260,9 @@ def listing(settings: NodeSettings) -> list[tuple[str, str, str, str]]:
         for key, option in OPTIONS.items()
         if key not in ALIASES
     ]
+    if settings.device_rules or settings.named_resources:
+        said = f"{counted(len(settings.device_rules), 'rule')}, {counted(len(settings.named_resources), 'named resource')}"
+        rows.append(("device policy", said, "none", "what is handed out as what: 'earmark node devices --policy FILE'"))
     for each in settings.inventories:
         extra = f", reserved {each.reserved}" if each.reserved else ""
         rows.append((f"inventory.{each.resource_class}", f"{each.total}{extra}", "0", "a plain resource class"))
