@@ -64,7 +64,7 @@ class InvalidFlavor(InvalidRequest):
 
     code = "invalid-flavor"
 
-    def __init__(self, message: str, *, kind: str, **facts: object) -> None:
+    def __init__(self, message: str, *, kind: str = "Invalid", **facts: object) -> None:
         super().__init__(message, kind=kind, **facts)
         self.kind = kind
 

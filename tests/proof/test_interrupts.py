@@ -78,6 +78,7 @@ def whole(world: Bench, take: Callable[[], AbstractContextManager[HeldClaim]], n
     return struck()
 
 
+@pytest.mark.filterwarnings("ignore:Exception ignored in. <generator:pytest.PytestUnraisableExceptionWarning")  # struck as one is dropped
 @pytest.mark.rule("L5", "W7")
 @pytest.mark.parametrize("step", [7, pytest.param(1, marks=pytest.mark.long)])
 @pytest.mark.parametrize("kind", ["claim", "borrow"])
@@ -93,6 +94,7 @@ def test_an_interrupt_at_any_moment_leaves_nothing_half_done(kind: str, step: in
         granted(world.tracker.hold(OWN))
 
 
+@pytest.mark.filterwarnings("ignore:Exception ignored in. <generator:pytest.PytestUnraisableExceptionWarning")  # as above
 @pytest.mark.long
 def test_an_interrupt_at_any_moment_on_disk_leaves_nothing_half_done(tmp_path: Path) -> None:
     """The same on a file: no transaction stays open, no lock of the file stays taken, and another opening can write at once."""
