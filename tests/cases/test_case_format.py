@@ -99,6 +99,7 @@ def test_small_liberties_are_taken() -> None:
     assert ask(changed(id=7))["id"] == 7
     wish = {"vcpus": 1, "memory_mb": 2, "extra_specs": {"hw:numa_nodes": 1}, "image_properties": {}, "pci_requests": []}
     assert ask(changed(request=wish))["error"] is None
+    assert ask(changed(request={**wish, "image_properties": {"hw_cpu_policy": None}}, tags=[1])) == ask(changed(request=wish))
     assert ask(changed(request=wish, host__cells=[]))["fits"] is False
     assert ask(changed(request={**wish, "extra_specs": {}}, limits={"cpu_allocation_ratio": 0, "ram_allocation_ratio": 0}))["fits"] is False
 

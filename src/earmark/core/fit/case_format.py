@@ -96,7 +96,7 @@ class CaseDevice(Part, frozen=True):
     vendor_id: str | None = None
     product_id: str | None = None
     numa_node: int | None = None
-    parent: Name | None = None
+    parent: str | None = None
     tags: dict[str, Said] = msgspec.field(default_factory=dict)
 
 
@@ -156,7 +156,6 @@ class Case(Part, frozen=True):
     request: CaseRequest
     limits: Limits | None
     config: Config | None = None
-    tags: tuple[str, ...] = ()
 
 
 class Named(Part, frozen=True):

@@ -137,7 +137,7 @@ def _stock(host: CaseHost) -> DeviceStock:
     by_address = {device.address: device for device in host.pci}
     children: dict[str, list[CaseDevice]] = {}
     for device in host.pci:
-        if device.parent is not None:
+        if device.parent:
             children.setdefault(device.parent, []).append(device)
     free = [device for device in host.pci if _is_free(device, by_address, children)]
     free.sort(key=lambda device: device.address)
@@ -145,14 +145,14 @@ def _stock(host: CaseHost) -> DeviceStock:
         devices=tuple(_device(device) for device in free),
         slots=immutables.Map((_unit(device.address), _slots(device, children)) for device in free),
         sockets=immutables.Map((cell.id, cell.socket) for cell in sorted(host.cells, key=lambda cell: cell.id)),
-        addresses=immutables.Map((_unit(device.parent), device.parent) for device in free if device.parent is not None),
+        addresses=immutables.Map((_unit(device.parent), device.parent) for device in free if device.parent),
     )
 
 
 def _is_free(device: CaseDevice, by_address: Mapping[str, CaseDevice], children: Mapping[str, Iterable[CaseDevice]]) -> bool:
     if device.status != "available" or device.parent == device.address:
         return False
-    parent = by_address.get(device.parent) if device.parent is not None else None
+    parent = by_address.get(device.parent) if device.parent else None
     if parent is not None and parent.status in HELD:
         return False
     return device.type != "PF" or all(child.status not in HELD for child in children.get(device.address, ()))
@@ -166,7 +166,7 @@ def _device(device: CaseDevice) -> Device:
         vendor_id=device.vendor_id,
         product_id=device.product_id,
         cell=device.numa_node,
-        parent=None if device.parent is None else _unit(device.parent),
+        parent=_unit(device.parent) if device.parent else None,
         dev_type=device.type,
         tags=tuple((_key(key), text_of(said)) for key, said in sorted(device.tags.items()) if said is not None),
     )
@@ -195,6 +195,6 @@ def _near(devices: Iterable[CaseDevice]) -> Mapping[int, int]:
 
 
 def said_texts(properties: Mapping[str, Said], without: Iterable[str] = ()) -> dict[str, str]:
-    """Return extra specs or image properties as texts, but for some."""
+    """Return extra specs or image properties as texts, but for some and for those of which nothing is said (null)."""
     left_out = frozenset(without)
-    return {key: text_of(said) for key, said in properties.items() if key not in left_out}
+    return {key: text_of(said) for key, said in properties.items() if said is not None and key not in left_out}
