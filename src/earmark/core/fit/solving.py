@@ -116,6 +116,8 @@ def solve(problem: Problem, *, ranked: bool = True) -> Found | Impossible | Unde
         answer = _afforded(problem, ranking, first)
         if answer is not None:
             return answer
+    if _too_much(problem):
+        return Impossible()
     steps = iter(range(STEPS_MAX))
     doubtful = False
     for forced in _anchors(problem, steps):
@@ -124,6 +126,15 @@ def solve(problem: Problem, *, ranked: bool = True) -> Found | Impossible | Unde
             return tried
         doubtful = doubtful or tried is None
     return Undecided(STEPS_MAX) if doubtful or next(steps, None) is None else Impossible()
+
+
+def _too_much(problem: Problem) -> bool:
+    """Say whether the guest cells (they can all be placed) take more of the whole node than it has, wherever they lie."""
+    ground = problem.ground
+    for most, first, second in ((ground.leaving_max, _leaving, _ordinary), (ground.ordinary_max, _ordinary, _leaving)):
+        if most is not None and _total(problem, _frugal(problem, 0, first, second), first) > most:
+            return True
+    return False
 
 
 def _single(problem: Problem, ranking: Ranking) -> Found | Impossible:
