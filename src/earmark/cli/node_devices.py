@@ -110,7 +110,7 @@ def state_words(row: NodeDeviceOut) -> str:
 
 def tag_words(row: NodeDeviceOut) -> str:
     """Return what the policy says of a device beside its kind: class, tags, traits, flags."""
-    said = [row.resource_class] if row.resource_class is not None else []
+    said = [row.resource_class] if row.resource_class is not None and row.kind != f"class:{row.resource_class}" else []
     said += [f"{name}={value}" for name, value in sorted(row.tags.items())]
     said += row.traits
     said += [
@@ -120,11 +120,17 @@ def tag_words(row: NodeDeviceOut) -> str:
 
 
 def device_rows(state: NodeState) -> list[NodeDeviceOut]:
-    """Return the devices of a node in order of address, then what is held and is not there any more."""
+    """Return the devices of a node in order of address, parts behind their parent, then what has no place, then what is gone and held."""
     known = state.layout.known if state.layout is not None else {}
     rows = {row.unit: (claim, row) for claim, grant in state.grants() for row in grant.units if row.use == "device"}
-    listed = sorted(known.values(), key=lambda device: (device.address or "", device.unit))
-    found = [_row(state, device, rows) for device in listed]
+    places = {device.unit: device.address for device in known.values()}
+
+    def place(device: Device) -> tuple[bool, str, bool, str]:
+        parent = places.get(device.parent) if device.parent is not None else None
+        address = device.address or parent
+        return (address is None, address or "", device.address is None, device.unit)
+
+    found = [_row(state, device, rows) for device in sorted(known.values(), key=place)]
     gone = sorted((state.missing | state.withdrawn) & (frozenset(rows) - frozenset(known)))
     return found + [_gone(state, *rows[unit]) for unit in gone]
 
