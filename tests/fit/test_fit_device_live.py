@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import immutables
 import pytest
 from msgspec.structs import replace
 from tests.fit.worlds import BARE, World, machine
@@ -10,9 +11,11 @@ from earmark.core.fit.device_rows import kept_out, stock_of
 from earmark.core.fit.fit import fit
 from earmark.core.fit.judge import judge
 from earmark.core.fit.recheck import check_refusal
+from earmark.core.ledger.pairing import paired
+from earmark.core.model.claim import Claim
 from earmark.core.model.device_rule import DeviceRule
 from earmark.core.model.grant import AmountRow, Grant, UnitRow
-from earmark.core.model.ids import PoolId, ResourceClass, UnitId
+from earmark.core.model.ids import ClaimId, ConsumerId, NodeId, Owner, PoolId, ResourceClass, UnitId
 from earmark.core.model.node import NodeSettings
 from earmark.core.model.refusal import Refusal
 from earmark.core.model.request import DeviceRequest, Request, ResourceAmount
@@ -236,3 +239,27 @@ def test_devices_of_a_dead_parent_are_not_in_the_stock() -> None:
     assert dict(stock.addresses) == {SOUND[0]: SOUND[0][4:]}
     taken = there.with_grant(Grant(units=(UnitRow(unit=SOUND[0], use="device", slots=there.supply.layout.slots[SOUND[0]]),)))
     assert [device.unit for device in stock_of(taken.supply).devices] == [GPU[1]]
+
+
+# --- moves ------------------------------------------------------------------------------------------------------------------------
+
+
+def leg(request: Request, *units: UnitId) -> Claim:
+    """Return a leg of a move that holds some devices."""
+    grant = Grant(units=tuple(UnitRow(unit=unit, use="device") for unit in sorted(units)))
+    return Claim(
+        id=ClaimId("c-0001"), node=NodeId("n"), consumer=ConsumerId("vm"), owner=Owner("o"), request=request, grant=grant, purpose="leg"
+    )
+
+
+@pytest.mark.rule("M26", "W24")
+def test_a_device_becomes_one_that_answers_the_same_wish() -> None:
+    """A GPU of each network moves to one of its own network, whatever their names; a resize pairs kind by kind."""
+    nets = [gpu(n, tags=(("net", net),)) for n, net in enumerate(("red", "blue", "blue", "red"))]
+    layout = world(*nets).supply.layout
+    layout = replace(layout, known=immutables.Map((device.unit, device) for device in nets))
+    both = wish(*(DeviceRequest(kind="gpu", match=({"net": net},)) for net in ("red", "blue")))
+    pairs = paired(leg(both, GPU[0], GPU[1]), leg(both, GPU[2], GPU[3]), layout, layout)
+    assert pairs == ((GPU[0], GPU[3]), (GPU[1], GPU[2]))
+    other = paired(leg(both, GPU[0], GPU[1]), leg(wish(DeviceRequest(kind="gpu", count=2)), GPU[2], GPU[3]), layout, layout)
+    assert other == ((GPU[0], GPU[2]), (GPU[1], GPU[3]))

@@ -244,7 +244,7 @@ class Lives(Keeping):
 
     def device_pairs(self, move: Move) -> tuple[tuple[UnitId, UnitId], ...]:
         """Return which device of an open move's source becomes which at its destination, for the launcher (M26, M27)."""
-        from earmark.core.ledger.moves import device_pairs  # noqa: PLC0415 - a claim needs no instances
+        from earmark.core.ledger.pairing import paired  # noqa: PLC0415 - a claim needs no instances
 
         claims = {claim.id: claim for claim in self.claims_of(move.consumer)}
         found: list[tuple[UnitId, UnitId]] = []
@@ -252,14 +252,8 @@ class Lives(Keeping):
             source = claims.get(pair.source.claim) if pair.source is not None else None
             destination = claims.get(pair.destination.claim) if pair.destination is not None else None
             if source is not None and destination is not None:
-                found += device_pairs(source, destination, self._kinds(source.node), self._kinds(destination.node))
+                found += paired(source, destination, self._known(source.node).layout, self._known(destination.node).layout)
         return tuple(found)
-
-    def _kinds(self, node: NodeId) -> dict[UnitId, str]:
-        from earmark.core.ledger.same_types import pairing_kind  # noqa: PLC0415 - a claim needs no instances
-
-        layout = self._known(node).layout
-        return {unit: pairing_kind(device) for unit, device in layout.known.items()} if layout is not None else {}
 
     def moves(self, *, open_only: bool = True) -> tuple[Move, ...]:
         """Return the open moves of all consumers, or all that are remembered, in order of their beginning."""

@@ -61,23 +61,24 @@ def _counts(wishes: Sequence[DeviceRequest], devices: Sequence[Device]) -> Itera
             yield mismatch(f"device:{kind}", f"{asked} are requested, the grant holds {found}", asked=asked, found=found)
 
 
+def dealt(units: Sequence[UnitId], layout: Layout, wishes: Sequence[DeviceRequest]) -> dict[UnitId, int]:
+    """Return which wish each of some devices answers, by the wish's number; nothing if they cannot be dealt out, whatever their cells."""
+    try:
+        chosen = offered(wishes, _stock(units, {}, layout)).choose(None)
+    except Undecided:
+        return {}
+    return {} if chosen is None else {device.unit: number for number, some in enumerate(chosen) for device in some}
+
+
 def _assignment(
     wishes: Sequence[DeviceRequest], units: Sequence[UnitId], shares: Mapping[UnitId, int], layout: Layout, cells: frozenset[int] | None
 ) -> Iterator[Reason]:
     """Yield a reason if the devices, which are as many as requested, cannot be dealt out to the wishes."""
     if not wishes:
         return
-    devices = sorted((layout.known[unit] for unit in units), key=lambda device: (device.address or "", device.unit))
-    stock = DeviceStock(
-        devices=tuple(devices),
-        slots=immutables.Map((device.unit, (Slot(device.unit),)) for device in devices),
-        sockets=immutables.Map((cell.id, cell.socket) for cell in layout.cells if cell.online),
-        shares=immutables.Map(shares),
-        addresses=immutables.Map((unit, device.address or "") for unit, device in layout.known.items()),
-    )
     what = "device:" + "+".join(sorted({wish.kind for wish in wishes}))
     try:
-        offer = offered(wishes, stock)
+        offer = offered(wishes, _stock(units, shares, layout))
         if offer.choose(cells) is not None:
             return
         if cells is not None and offer.choose(None) is not None:
@@ -87,3 +88,15 @@ def _assignment(
     except Undecided:
         return
     yield mismatch(what, f"{', '.join(units)} are not what is requested")
+
+
+def _stock(units: Sequence[UnitId], shares: Mapping[UnitId, int], layout: Layout) -> DeviceStock:
+    """Return some devices as if they were all that the node has, none of them excluding another."""
+    devices = sorted((layout.known[unit] for unit in units), key=lambda device: (device.address or "", device.unit))
+    return DeviceStock(
+        devices=tuple(devices),
+        slots=immutables.Map((device.unit, (Slot(device.unit),)) for device in devices),
+        sockets=immutables.Map((cell.id, cell.socket) for cell in layout.cells if cell.online),
+        shares=immutables.Map(shares),
+        addresses=immutables.Map((unit, device.address or "") for unit, device in layout.known.items()),
+    )
