@@ -13,8 +13,9 @@ from earmark.core.fit.layout import build_layout
 from earmark.core.ledger.naming import identities_contradict, with_known_names
 from earmark.core.ledger.remembering import remembered
 from earmark.core.ledger.state import NodeState
+from earmark.core.model.device_rule import DeviceRule
 from earmark.core.model.grant import Grant, UnitRow
-from earmark.core.model.ids import UnitId
+from earmark.core.model.ids import UnitId, share_pool
 from earmark.core.model.refusal import Refusal
 from earmark.core.model.request import DeviceRequest, Request
 from earmark.core.model.topology import Device, Machine
@@ -156,6 +157,40 @@ def test_a_grant_of_an_earlier_version_learns_what_it_holds() -> None:
         bare = replace(now.live()[0], grant=Grant(units=(UnitRow(unit=UnitId(f"pci:{A}"), use="device"),)))
         after = remembered(replace(now, claims=now.claims.set(bare.id, bare)), build_layout(box(), now.settings))
         assert after.claims[bare.id].grant.units[0].identity == "10de:1111:10de:1212"
+
+
+def test_shares_of_a_card_are_not_of_the_one_that_comes_to_its_address() -> None:
+    """What holds thousandths of a card that vanished holds nothing of another card there; the same card back is found again."""
+    with bench() as made:
+        look(made, card(A, product="1111"))
+        made.tracker.configure(replace(made.tracker.node().settings, device_rules=(DeviceRule(shares=True),)))
+        share = Request(devices=(DeviceRequest(kind="gpu", share=600),))
+        held_share = made.tracker.hold(share, confirm=True)
+        assert not isinstance(held_share, Refusal)
+        assert look(made).missing == {f"pci:{A}"}
+        state = look(made, card(A, product="2222"))
+        assert state.missing == {f"pci:{A}"}
+        other = made.tracker.hold(share, confirm=True)
+        assert not isinstance(other, Refusal)
+        assert other.claim is not None
+        assert [row.pool for row in other.claim.grant.amounts] == [share_pool(UnitId(f"pci:{A}/10de:2222:10de:1212"))]
+        again = made.reopened()
+        assert again.tracker.node().missing == {f"pci:{A}"}
+        made.tracker.release(str(other.claim_id))
+        assert not look(made, card(A, product="1111")).missing
+        assert isinstance(made.tracker.hold(share, confirm=True), Refusal)
+
+
+def test_what_is_withheld_beside_a_device_keeps_its_name_too() -> None:
+    """The other functions of an IOMMU group, withheld with one that is given, are not another card's either."""
+    with bench() as made:
+        look(made, card(A, iommu_group=7), card(B, kind="nic", product="3333", iommu_group=7))
+        made.tracker.configure(replace(made.tracker.node().settings, keep_iommu_groups=True))
+        held(made)
+        assert {row.use for row in made.tracker.node().live()[0].grant.units} == {"device", "withheld"}
+        look(made)
+        state = look(made, card(B, kind="nic", product="4444"))
+        assert state.missing == {f"pci:{A}", f"pci:{B}"}
 
 
 # --- laws ---------------------------------------------------------------------------------------------------------------------------

@@ -122,7 +122,7 @@ def tag_words(row: NodeDeviceOut) -> str:
 def device_rows(state: NodeState) -> list[NodeDeviceOut]:
     """Return the devices of a node in order of address, parts behind their parent, then what has no place, then what is gone and held."""
     known = state.layout.known if state.layout is not None else {}
-    rows = {row.unit: (claim, row) for claim, grant in state.grants() for row in grant.units if row.use == "device"}
+    rows = {row.unit: (claim, row) for claim, grant in state.grants() for row in grant.units if not row.unit.startswith("cpu:")}
     places = {device.unit: device.address for device in known.values()}
 
     def place(device: Device) -> tuple[bool, str, bool, str]:
@@ -147,7 +147,7 @@ def _row(state: NodeState, device: Device, rows: dict[UnitId, tuple[ClaimId, Uni
     cordon = state.cordons.get(device.unit)
     standing: DeviceState
     if held is not None:
-        standing = _held_state(state, device.unit, held[0])
+        standing = _held_state(state, device.unit, held[0]) if held[1].use == "device" else "excluded"
     elif holder is not None:
         standing = "excluded"
     elif used:

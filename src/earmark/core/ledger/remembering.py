@@ -7,21 +7,21 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+import immutables
 from msgspec.structs import replace
 
+from earmark.core.fit.free import CPU_PREFIX
 from earmark.core.fit.layout import Layout
 from earmark.core.ledger.naming import fuller
 from earmark.core.ledger.state import NodeState
 from earmark.core.model.grant import Grant, UnitRow
-from earmark.core.model.ids import Slot, UnitId
+from earmark.core.model.ids import Slot, UnitId, shared_unit
 from earmark.core.model.topology import Device
-
-DEVICE = "device"
 
 
 def identified(grant: Grant, layout: Layout | None) -> Grant:
     """Return a grant whose device rows say what each device is now; what they say already stands, if nothing contradicts it."""
-    if layout is None or not any(row.use == DEVICE for row in grant.units):
+    if layout is None or all(row.unit.startswith(CPU_PREFIX) for row in grant.units):
         return grant
     rows = tuple(_filled(row, layout.known) for row in grant.units)
     return grant if rows == grant.units else replace(grant, units=rows)
@@ -45,7 +45,20 @@ def remembered(state: NodeState, layout: Layout) -> NodeState:
         if kept is not None:
             grant = _known_by(kept.grant, looks)
             quarantines = quarantines if grant is kept.grant else quarantines.set(holder, replace(kept, grant=grant))
-    return replace(state, claims=claims, quarantines=quarantines)
+    shared = {unit for pool in state.free.used if (unit := shared_unit(pool)) is not None}
+    identities = {unit: _identity(state.identities.get(unit), unit, looks) for unit in shared}
+    return replace(
+        state, claims=claims, quarantines=quarantines,
+        identities=immutables.Map({unit: identity for unit, identity in sorted(identities.items()) if identity is not None}),
+    )  # fmt: skip
+
+
+def _identity(identity: str | None, unit: UnitId, looks: Sequence[Mapping[UnitId, Device]]) -> str | None:
+    """Return what a device is known to be after some looks."""
+    for known in looks:
+        if unit in known:
+            identity = fuller(identity, known[unit].identity)
+    return identity
 
 
 def _known_by(grant: Grant, looks: Sequence[Mapping[UnitId, Device]]) -> Grant:
@@ -56,7 +69,7 @@ def _known_by(grant: Grant, looks: Sequence[Mapping[UnitId, Device]]) -> Grant:
 
 
 def _filled(row: UnitRow, known: Mapping[UnitId, Device]) -> UnitRow:
-    device = known.get(row.unit) if row.use == DEVICE else None
+    device = known.get(row.unit) if not row.unit.startswith(CPU_PREFIX) else None
     if device is None or device.identity is None or device.identity == row.identity:
         return row
     return replace(row, identity=fuller(row.identity, device.identity))

@@ -10,14 +10,14 @@ import immutables
 import msgspec
 
 from earmark.core.fit.device_policy import MDEV, NAMED, parent_local
-from earmark.core.fit.free import EMPTY, Free, Supply
+from earmark.core.fit.free import CPU_PREFIX, EMPTY, Free, Supply
 from earmark.core.fit.layout import Layout, build_layout
 from earmark.core.ledger.codec import NOT_JSON, Head
 from earmark.core.ledger.naming import identities_contradict
 from earmark.core.model.claim import Claim, Cordon, Quarantine
 from earmark.core.model.finding import Finding
 from earmark.core.model.grant import Grant, UnitRow
-from earmark.core.model.ids import ClaimId, NodeId, Trait, UnitId
+from earmark.core.model.ids import ClaimId, NodeId, Trait, UnitId, shared_unit
 from earmark.core.model.node import NodeSettings, Provided
 from earmark.core.model.topology import Device, Machine
 from earmark.core.model.value import Value
@@ -40,7 +40,8 @@ class NodeState(msgspec.Struct, frozen=True, kw_only=True):
     `failed_builds` counts main claims that ended without ever being confirmed, since the last one that was (T4). `retired` is the reason
     for which the node was retired, None while it is not. `host` is the host that runs the node, None where none was ever named;
     `provided` what provider configuration files add.
-    `findings` is what each source found last.
+    `findings` is what each source found last. `identities` say what the devices were of which shares were held when the machine was looked
+    at last; of one that is given whole the grant says it.
     `layout` is None until the machine was observed. `unknown` names an event that this program does not understand: the stream may then
     be read and not written. `boot_id` is the boot under which the machine was last observed.
     """
@@ -63,6 +64,7 @@ class NodeState(msgspec.Struct, frozen=True, kw_only=True):
     retired: str | None = None
     host: str | None = None
     provided: Provided = Provided()
+    identities: immutables.Map[UnitId, str] = immutables.Map()
     unknown: str | None = None
 
     @property
@@ -117,7 +119,8 @@ class NodeState(msgspec.Struct, frozen=True, kw_only=True):
             return frozenset()
         known, present = self.layout.known, self.present
         locals_ = frozenset(device.unit.partition(":")[2] for device in self.machine.devices)
-        return frozenset(row.unit for row in self._rows() if _is_missing(row, known.get(row.unit), present, locals_))
+        rows = {(row.unit, row.identity) for row in self._rows()} | {(unit, self.identities.get(unit)) for unit in self._shared()}
+        return frozenset(unit for unit, identity in rows if _is_missing(unit, identity, known.get(unit), present, locals_))
 
     @property
     def withdrawn(self) -> frozenset[UnitId]:
@@ -129,8 +132,13 @@ class NodeState(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def held_devices(self) -> dict[UnitId, str | None]:
-        """The devices that are held or quarantined, each with what it was when it was given (None: not known)."""
-        return {row.unit: row.identity for row in self._rows() if row.use == "device" and not row.unit.startswith(NAMED)}
+        """The devices that are held or quarantined, whole or in shares, each with what it was when it was given (None: not known)."""
+        shared = {unit: self.identities.get(unit) for unit in self._shared()}
+        return shared | {row.unit: row.identity for row in self._rows() if not row.unit.startswith((CPU_PREFIX, NAMED))}
+
+    def _shared(self) -> Iterator[UnitId]:
+        """Yield the devices of which shares are held."""
+        return (unit for pool in self.free.used if (unit := shared_unit(pool)) is not None)
 
     def _rows(self) -> Iterator[UnitRow]:
         return (row for _, grant in self.grants() for row in grant.units)
@@ -168,6 +176,7 @@ class StateImage(Value, frozen=True):
     retired: str | None = None
     host: str | None = None
     provided: Provided = Provided()
+    identities: tuple[tuple[UnitId, str], ...] = ()
     unknown: str | None = None
 
 
@@ -179,13 +188,15 @@ def present_units(machine: Machine) -> frozenset[UnitId]:
     return frozenset([UnitId(f"cpu:{cpu.id}") for cpu in machine.cpus] + [device.unit for device in machine.devices])
 
 
-def _is_missing(row: UnitRow, device: Device | None, present: frozenset[UnitId], parents: frozenset[str]) -> bool:
+def _is_missing(
+    unit: UnitId, identity: str | None, device: Device | None, present: frozenset[UnitId], parents: frozenset[str]
+) -> bool:  # fmt: skip
     """Say whether a held unit is not there; `parents` are the local names of all devices."""
-    if row.unit.startswith(NAMED):
+    if unit.startswith(NAMED):
         return False
     if device is not None:
-        return identities_contradict(row.identity, device.identity)
-    return row.unit not in present and not (row.unit.startswith(MDEV) and parent_local(row.unit) in parents)
+        return identities_contradict(identity, device.identity)
+    return unit not in present and not (unit.startswith(MDEV) and parent_local(unit) in parents)
 
 
 def blocked(cordons: immutables.Map[str, Cordon]) -> tuple[int, frozenset[UnitId]]:
@@ -210,7 +221,8 @@ def image_of(state: NodeState) -> StateImage:
         inventory_version=state.inventory_version, settings=state.settings, claims=tuple(state.live()),
         quarantines=tuple(sorted(state.quarantines.values(), key=lambda q: q.claim)),
         cordons=tuple(sorted(state.cordons.values(), key=lambda c: c.unit or NODE_CORDON)), failed_builds=state.failed_builds, findings=tuple(sorted(state.findings.items())),
-        retired=state.retired, host=state.host, provided=state.provided, unknown=state.unknown,
+        retired=state.retired, host=state.host, provided=state.provided, identities=tuple(sorted(state.identities.items())),
+        unknown=state.unknown,
     )  # fmt: skip
 
 
@@ -224,7 +236,7 @@ def state_of(image: StateImage) -> NodeState:
         quarantines=immutables.Map((quarantine.claim, quarantine) for quarantine in image.quarantines),
         cordons=immutables.Map((cordon.unit or NODE_CORDON, cordon) for cordon in image.cordons),
         failed_builds=image.failed_builds, findings=immutables.Map(image.findings), retired=image.retired, host=image.host,
-        provided=image.provided, unknown=image.unknown,
+        provided=image.provided, identities=immutables.Map(image.identities), unknown=image.unknown,
     )  # fmt: skip
     return msgspec.structs.replace(state, free=Free.recompute(state.grants()))
 
