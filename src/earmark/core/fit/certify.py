@@ -22,7 +22,7 @@ from earmark.core.model.request import DeviceRequest, ThreadPolicy
 
 NOT_CHECKED = "not checked: too large"
 """How an answer begins that neither confirms nor refutes a certificate."""
-STEPS_MAX = 50_000
+STEPS_MAX = 20_000
 """So many partial placements are looked into for one question."""
 HOSTS_MAX = 256
 """On nodes of more cells requirements are not checked together."""
@@ -248,8 +248,20 @@ class _Placing:
         self.rest = [frozenset(cell.id for cell in self.hosts[index:] if cell.id in near) for index in range(len(self.hosts) + 1)]
 
     def found(self) -> bool:
-        """Say whether there is a placement."""
-        return self._from(0, _Left(self.counts, frozenset(), 0, 0), _Notes({}, {}, {}, iter(range(STEPS_MAX))))
+        """Say whether there is a placement: the cheapest ones first, which prove a no where they take too much and a yes where they suffice."""
+        notes = _Notes({}, {}, {}, iter(range(STEPS_MAX)))
+        for pick in (_leaving_of, _ordinary_of):
+            taken = cheapest([[None if pair is None else pick(pair) for pair in row] for row in self.costs], self.counts)
+            if taken is None:
+                return False
+            pairs = [pair for host, kind in taken.items() if (pair := self.costs[host][kind]) is not None]
+            leaving, ordinary = sum(pair.leaving for pair in pairs), sum(pair.ordinary for pair in pairs)
+            if not self._within(leaving if pick is _leaving_of else 0, ordinary if pick is _ordinary_of else 0):
+                return False
+            used = frozenset(self.hosts[host].id for host in taken) & self.matters
+            if self._within(leaving, ordinary) and self._near(used, notes):
+                return True
+        return self._from(0, _Left(self.counts, frozenset(), 0, 0), notes)
 
     def _from(self, index: int, left: _Left, notes: _Notes) -> bool:
         """Say whether the guest cells that are left can lie on the host cells from `index` on."""
@@ -326,6 +338,52 @@ class _Placing:
                     taken[host] = number
                     return True
         return False
+
+
+def _leaving_of(cost: Cost) -> int:
+    return cost.leaving
+
+
+def _ordinary_of(cost: Cost) -> int:
+    return cost.ordinary
+
+
+def cheapest(costs: Sequence[Sequence[int | None]], counts: Sequence[int]) -> dict[int, int] | None:
+    """Return which kind of guest cell takes which host cell (by index) so that the sum is the least; None if they cannot all be placed.
+
+    One guest cell after the other is added on the cheapest way, on which kinds may pass host cells on to each other.
+    """
+    owner: dict[int, int] = {}
+    for kind, count in enumerate(counts):
+        for _ in range(count):
+            price = {kind: 0}
+            way: dict[int, tuple[int, int]] = {}
+            shorter = True
+            while shorter:
+                shorter = False
+                for host, loser in owner.items():
+                    for one in [one for one in price if one != loser]:
+                        paid, saved = costs[host][one], costs[host][loser]
+                        if paid is None or saved is None:
+                            continue
+                        if loser not in price or price[one] + paid - saved < price[loser]:
+                            price[loser], way[loser] = price[one] + paid - saved, (one, host)
+                            shorter = True
+            ends = [
+                (price[one] + paid, host, one)
+                for host, row in enumerate(costs)
+                if host not in owner
+                for one in price
+                if (paid := row[one]) is not None
+            ]
+            if not ends:
+                return None
+            _, host, one = min(ends)
+            owner[host] = one
+            while one in way:
+                one, host = way[one]
+                owner[host] = one
+    return owner
 
 
 __all__ = ["NOT_CHECKED", "Cost", "TooLarge", "check", "lies", "limited", "possible"]
