@@ -53,18 +53,22 @@ class Supply:
 
         Unless `exact`, it is enough for a no that some device cannot be had: then the number of them may be larger than said.
         """
-        kinds = list(self._kinds)
+        demands, kinds = merged(self.demands, list(self._kinds))
         everything = [0] * len(kinds)
         for kind, count, _ in self._tied.values():
             everything[kind] += count
-        relaxed = flow(self.demands, kinds, everything)
+        relaxed = flow(demands, kinds, everything)
         if all(foes.isdisjoint(self._tied) for _, _, foes in self._tied.values()) or (relaxed >= SHORTAGE and not exact):
             return relaxed
         best: int | None = None
-        for plan in sorted(self._plans(frozenset(self._tied)), reverse=True):
-            cost = flow(self.demands, kinds, plan)
-            if best is None or cost < best:
-                best = cost
+        bounds = sorted((lowest(demands, kinds, plan), tuple(-count for count in plan)) for plan in self._plans(frozenset(self._tied)))
+        for bound, plan in bounds:
+            if best is not None and bound >= best:
+                break
+            if bound >= SHORTAGE and not exact:
+                return bound
+            cost = flow(demands, kinds, [-count for count in plan])
+            best = cost if best is None else min(best, cost)
             if best == relaxed:
                 break
         return relaxed if best is None else best
@@ -148,6 +152,31 @@ def undominated(plans: set[Plan]) -> set[Plan]:
     if len(kept) > FEW_PLANS:
         return kept
     return {plan for plan in kept if not any(other != plan and all(a >= b for a, b in zip(other, plan, strict=True)) for other in kept)}
+
+
+def merged(demands: Sequence[int], kinds: Sequence[Costs]) -> tuple[list[int], list[Costs]]:
+    """Return demands and kinds with the requests made one that each kind costs the same."""
+    together: dict[tuple[int | None, ...], int] = {}
+    for number, demand in enumerate(demands):
+        column = tuple(costs[number] for costs in kinds)
+        together[column] = together.get(column, 0) + demand
+    columns = list(together)
+    return list(together.values()), [tuple(column[kind] for column in columns) for kind in range(len(kinds))]
+
+
+def lowest(demands: Sequence[int], kinds: Sequence[Costs], plan: Plan) -> int:
+    """Return a cost below which no flow can be: what each request would cost if all of a plan were its own."""
+    total = missing = 0
+    for number, demand in enumerate(demands):
+        need = demand
+        for cost, count in sorted((cost, count) for costs, count in zip(kinds, plan, strict=True) if (cost := costs[number]) is not None):
+            amount = min(need, count)
+            need -= amount
+            total += amount * cost
+            if not need:
+                break
+        missing += need
+    return total + max(missing, sum(demands) - sum(plan)) * SHORTAGE
 
 
 def flow(demands: Sequence[int], kinds: Sequence[Costs], counts: Sequence[int]) -> int:
