@@ -25,8 +25,9 @@ def test_every_shape_has_a_schema_that_says_what_it_is() -> None:
         assert schemas[shape.__name__]["description"]
     answers = {name: schema for name, schema in schemas.items() if name.endswith("Out")}
     assert answers
+    later = {"DiscoverOut": ["unread"]}  # also read back from files, and those of earlier versions have it not
     for name, schema in answers.items():
-        assert sorted(schema["required"]) == sorted(schema["properties"]), name
+        assert sorted([*schema["required"], *later.get(name, [])]) == sorted(schema["properties"]), name
 
 
 def test_the_page_of_exit_codes_has_every_code() -> None:
