@@ -60,6 +60,54 @@ def random_case(seed: int) -> Case:
     return Case(None if requests and rnd.random() < 0.05 else guest, ground, requests)
 
 
+def random_large_case(seed: int) -> Case:
+    """Return a case that only a search can answer: up to 16 guest cells on up to 64 host cells, with up to a hundred devices."""
+    rnd = random(seed)
+    hosts = rnd.choice((16, 32, 64))
+    some = random_guest(rnd, rnd.choice(("shared", "dedicated", "dedicated", "mixed")), 8)
+    drawn = [rnd.choice(some.cells) for _ in range(rnd.choice((4, 8, 12, 16)))]
+    needs = tuple(replace(need, number=number, emulator=0 if number else need.emulator) for number, need in enumerate(drawn))
+    guest = replace(some, cells=needs)
+    cells = random_cells(rnd, hosts, guest, roomy=rnd.random() < 0.7)
+    ids = [cell.id for cell in cells]
+    devices = tuple(device for domain in range(rnd.choice((0, 2, 6, 12))) for device in _in_domain(random_devices(rnd, ids), domain))
+    cpus = sum(len(need.dedicated) + need.emulator for need in needs)
+    memory = sum(need.memory_bytes for need in needs)
+    ground = Ground(
+        cells=cells,
+        stock=stock_of(devices, random_sockets(rnd, cells), {d.unit: rnd.choice((1000, 700)) for d in devices if d.shares}),
+        leaving_max=rnd.choice((None, None, max(0, cpus + rnd.choice((-1, 0, 1, 3))))),
+        shrinks=rnd.random() < 0.4,
+        strict=rnd.random() < 0.3,
+        ordinary_max=rnd.choice((None, None, max(0, memory - rnd.choice((0, 1, 2, 4)) * MIB))),
+        networks=random_networks(rnd, ids),
+    )
+    wishes = [random_request(rnd, devices) for _ in range(rnd.choice((0, 1, 2, 3)))] if devices else []
+    more = [
+        wish if wish.linked or wish.share is not None else replace(wish, count=rnd.choice((wish.count, wish.count, 4, 8)))
+        for wish in wishes
+    ]
+    return Case(guest, ground, tuple(more))
+
+
+def _in_domain(devices: Sequence[Device], domain: int) -> list[Device]:
+    """Return devices as they would be in another PCI domain, so that several sets of them have different addresses."""
+
+    def moved(text: str) -> str:
+        return text.replace("0000:", f"{domain:04x}:")
+
+    return [
+        replace(
+            device,
+            unit=UnitId(moved(device.unit)),
+            address=moved(device.address or ""),
+            parent=None if device.parent is None else UnitId(moved(device.parent)),
+            links=tuple(UnitId(moved(unit)) for unit in device.links),
+        )
+        for device in devices
+    ]
+
+
 def random_guest(rnd: Random, policy: CpuPolicy, hosts: int) -> Guest:
     """Return a guest of at most as many cells as there are host cells, and seldom one more; equal cells or mixed ones."""
     count = min(8, max(1, rnd.choice((1, 1, 2, 2, 3, hosts - 1, hosts, hosts + (rnd.random() < 0.2)))))

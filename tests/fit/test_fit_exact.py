@@ -16,10 +16,10 @@ from hypothesis import given, settings
 from msgspec.structs import replace
 from tests.fit.brute_ground import possible, small
 from tests.fit.ground_judge import problems
-from tests.fit.grounds import Case, random, random_case
+from tests.fit.grounds import Case, random, random_case, random_large_case
 from tests.fit.worlds import SEEDS
 
-from earmark.core.fit.certify import check
+from earmark.core.fit.certify import NOT_CHECKED, check
 from earmark.core.fit.ground import DeviceStock, Ground, HostCell, PageOffer
 from earmark.core.fit.guest import Guest, GuestNeed
 from earmark.core.fit.search import Found, find
@@ -33,6 +33,7 @@ from earmark.core.model.units import GIB, MIB
 K = TypeVar("K")
 V = TypeVar("V")
 CASES = 1500
+LARGE = 80
 ROOT = Path(__file__).resolve().parents[2]
 
 
@@ -127,6 +128,27 @@ def test_more_host_cells_never_turn_a_yes_into_a_no(seed: int) -> None:
     more = HostCell(id=max((cell.id for cell in case.ground.cells), default=0) + 1)
     cells = tuple(replace(cell, distances=()) for cell in case.ground.cells)
     assert isinstance(find(case.guest, replace(case.ground, cells=(*cells, more)), case.requests), Found)
+
+
+@pytest.mark.rule("W33")
+def test_large_cases_are_answered_with_valid_placements_and_true_certificates() -> None:
+    """Up to 16 guest cells on up to 64 host cells with a hundred devices: no answer is wrong, next to none is left open."""
+    seen: Counter[str] = Counter()
+    for seed in range(LARGE):
+        case = random_large_case(seed)
+        answer = find(*case)
+        if isinstance(answer, Found):
+            assert problems(answer, case) == [], seed
+            seen["yes"] += 1
+        elif answer.certificate is None:
+            seen["open"] += 1
+        else:
+            wrong = check(answer.certificate, *case)
+            assert wrong == [] or wrong[0].startswith(NOT_CHECKED), (seed, wrong)
+            seen[answer.certificate.kind] += 1
+            seen["open"] += bool(wrong)
+    assert all(seen[kind] >= 5 for kind in ("yes", "shortfall", "hall", "together")), seen
+    assert seen["open"] <= LARGE // 20, seen
 
 
 # --- named cases --------------------------------------------------------------------------------------------------------------------
@@ -273,3 +295,15 @@ def test_an_irreducible_set_names_what_is_in_each_others_way() -> None:
     assert isinstance(answer, Refusal)
     assert answer.certificate == Certificate(kind="together", requirements=("cell:0", "device:0"))
     assert check(answer.certificate, guest((2, 4)), ground, (near,)) == []
+
+
+def test_devices_spread_over_more_cells_than_the_guest_has_are_refused_with_a_reason() -> None:
+    """Three cards near three cells, a guest of two: the certificate names the wish, and there is a reason in words."""
+    cards = tuple(Device(unit=UnitId(f"pci:0000:8{n}:00.0"), kind="nvme", address=f"0000:8{n}:00.0", cell=n) for n in range(3))
+    near = DeviceRequest(kind="nvme", count=3, affinity="required")
+    ground = replace(flat((4, 8), (4, 8), (4, 8)), stock=DeviceStock(devices=cards))
+    answer = find(guest((2, 4), (2, 4)), ground, (near,))
+    assert isinstance(answer, Refusal)
+    assert answer.certificate == Certificate(kind="together", requirements=("device:0",))
+    assert [reason.detail for reason in answer.reasons] == ["device:0: cannot be met from any 2 host cells"]
+    assert spots(find(guest((2, 4), (2, 4), (1, 0)), ground, (near,))) == [0, 1, 2]

@@ -72,7 +72,7 @@ def _floating(ground: Ground, requests: Sequence[DeviceRequest]) -> Found | Refu
     kept = tuple(range(len(requests)))
     for number in range(len(requests)):
         fewer = tuple(other for other in kept if other != number)
-        if offer.only(fewer).choose(None) is None:
+        if not offer.only(fewer).possible(None):
             kept = fewer
     certificate = Certificate(kind="together", requirements=tuple(f"device:{number}" for number in kept))
     return Refusal(reasons=tuple(offer.reasons(None)), certificate=certificate)
@@ -84,7 +84,7 @@ def _without_cells(problem: Problem, hall: Hall) -> Refusal:
     guests, hosts = cpus_of(hall.guests), hall.hosts
     outside = [cell for index, cell in enumerate(ground.cells) if not hosts >> index & 1]
     everywhere = frozenset(cell.id for cell in ground.cells)
-    reasons = problem.offer.reasons(everywhere) if problem.offer and problem.offer.choose(everywhere) is None else []
+    reasons = problem.offer.reasons(everywhere) if problem.offer and not problem.offer.possible(everywhere) else []
     unlike = {guest.cells[number].kind: guest.cells[number] for number in reversed(guests)}
     told = sorted(unlike.values(), key=lambda need: need.number)[:UNLIKE_TOLD_MAX]
     reasons += [reason for need in told for cell in outside for reason in explain(need, cell, guest, ground)]
@@ -173,4 +173,7 @@ def _reasons(guest: Guest, ground: Ground, offered_all: Offer | None, kept: Sequ
     if len(kept) > 1 and any(name.startswith(("device:", "network:")) for name in kept):
         detail = f"{', '.join(kept)}: any but one of them can be met, not all at once"
         reasons.append(Reason(code="together", resource="requirements", asked=len(kept), free=len(kept) - 1, short=1, detail=detail))
+    if not reasons:  # devices near some host cells suffice, but those are more than the guest has cells
+        detail = f"{', '.join(kept)}: cannot be met from any {counted(len(guest.cells), 'host cell')}"
+        reasons.append(Reason(code="together", resource="requirements", asked=1, short=1, detail=detail))
     return reasons
