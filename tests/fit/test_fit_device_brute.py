@@ -19,6 +19,7 @@ CASES = SEEDS.map(lambda seed: random_case(random(seed)))
 def test_devices_are_chosen_exactly_when_some_set_of_them_exists_and_the_best_one(case: Case) -> None:
     """None if and only if no way to give devices exists, and what is chosen has the smallest documented key of all ways."""
     chosen = offered(case.requests, case.stock).choose(case.cells)
+    assert offered(case.requests, case.stock).possible(case.cells) == (chosen is not None)
     best = min((key_of(picks, case) for picks in ways(case)), default=None)
     assert (None if chosen is None else chosen_key(chosen, case)) == best
 

@@ -136,13 +136,27 @@ def best(wanted: Sequence[Wanted], board: Board) -> Choice | None:
     return search.found
 
 
-def oracle(wanted: Sequence[Wanted], board: Board, *, exact: bool = False) -> int:
-    """Return the least sum of locality classes of serving requests for whole devices, as if none were linked; SHORTAGE for each missing."""
+def possible(wanted: Sequence[Wanted], board: Board) -> bool:
+    """Say whether there is a way to serve some requests together, however near. Raises Undecided."""
+    if any(each.linked or each.share is not None for each in wanted):
+        return best(wanted, board) is not None
+    if any(least_alone(each, board) >= SHORTAGE for each in wanted):
+        return False
+    return len(_greedy(wanted, board.copy())) == sum(each.need for each in wanted) or oracle(wanted, board, near=False) < SHORTAGE
+
+
+def oracle(wanted: Sequence[Wanted], board: Board, *, exact: bool = False, near: bool = True) -> int:
+    """Return the least sum of locality classes of serving requests for whole devices, as if none were linked; SHORTAGE for each missing.
+
+    Not `near`: all classes that a request accepts are one to it.
+    """
     supply = Supply([each.need for each in wanted])
     for number in range(len(board.pools)):
         there = board.free(number)
         if there:
             costs = tuple(each.costs[number] for each in wanted)
+            if not near:
+                costs = tuple(cost and 0 for cost in costs)
             if any(cost is not None for cost in costs):
                 supply.add(number, costs, there, board.pools[number].conflicts)
     return supply.least(exact=exact)
@@ -184,9 +198,9 @@ def _plain(wanted: Sequence[Wanted], board: Board) -> Choice | None:
     if complete and first.cost == lower:
         return first
     try:
-        least = oracle(wanted, board)
-        if least >= SHORTAGE:
+        if not complete and oracle(wanted, board, near=False) >= SHORTAGE:
             return None
+        least = oracle(wanted, board)
         return first if complete and first.cost == least else _guided(wanted, board, least)
     except Undecided:
         if complete:

@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 from msgspec.structs import replace
 
-from earmark.core.fit.device_choice import Board, Choice, Pick, Tally, Wanted, best, request_order
+from earmark.core.fit.device_choice import Board, Choice, Pick, Tally, Wanted, best, possible, request_order
 from earmark.core.fit.device_match import ALLOWED, NEAR, nearness, policy_of
 from earmark.core.fit.device_pools import Pool, pools_of
 from earmark.core.fit.device_reasons import reasons_of
@@ -52,6 +52,7 @@ class Offer:
         self.tally = Tally()
         """How many picks were weighed so far."""
         self._kinds: dict[int, Hashable] | None = None
+        self._possible: dict[frozenset[int] | None, bool] = {}
         self._known: dict[frozenset[int] | None, Choice | None] = {}
 
     @property
@@ -70,6 +71,15 @@ class Offer:
         for pick in found.picks:
             given[pick.request].append(pick.device)
         return tuple(tuple(sorted(some, key=lambda device: (device.address or "", device.unit))) for some in given)
+
+    def possible(self, cells: frozenset[int] | None) -> bool:
+        """Say whether `choose` gives devices, without choosing any: quicker where they are scarce. Raises Undecided."""
+        known = None if cells is None else cells & self.useful
+        if known in self._known:
+            return self._known[known] is not None
+        if known not in self._possible:
+            self._possible[known] = all(possible(self.wanted(part, known), Board(part.pools, self.tally)) for part in self.parts)
+        return self._possible[known]
 
     def distance(self, cells: frozenset[int]) -> int | None:
         """Return how far the best devices for a guest on these cells are, smaller is nearer (0: all on its cells); None if none can be had."""

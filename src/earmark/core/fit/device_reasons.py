@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from msgspec.structs import replace
 
-from earmark.core.fit.device_choice import Board, Wanted, best, oracle
+from earmark.core.fit.device_choice import Board, Wanted, oracle, possible
 from earmark.core.fit.device_flow import SHORTAGE, Undecided
 from earmark.core.fit.refusal import short
 from earmark.core.model.refusal import Reason
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 def reasons_of(offer: Offer, cells: frozenset[int] | None) -> list[Reason]:
     """Return why an offer has no devices for a guest on some cells, nothing if it has."""
     try:
-        if offer.choose(cells) is not None:
+        if offer.possible(cells):
             return []
         alone = [reason for group in _groups(offer) if (reason := _alone(offer, group, cells))]
         shortages = [reason for reason in alone if reason.code == "short"]
@@ -82,9 +82,9 @@ def _alone(offer: Offer, group: Sequence[int], cells: frozenset[int] | None) -> 
 def _together(offer: Offer, part: Part, cells: frozenset[int] | None) -> Reason | None:
     """Return why the requests of a part, each of which can be served alone, cannot be served together; None if they can."""
     wanted = offer.wanted(part, cells)
-    if best(wanted, Board(part.pools)) is not None:
+    if possible(wanted, Board(part.pools)):
         return None
-    local = best(offer.wanted(part, None), Board(part.pools)) is not None
+    local = possible(offer.wanted(part, None), Board(part.pools))
     asked = sum(each.need for each in wanted)
     most = _most(wanted, part)
     kinds = "+".join(sorted({offer.requests[each.number].kind for each in wanted}))
@@ -114,7 +114,7 @@ def _most(wanted: Sequence[Wanted], part: Part) -> int:
         while low < high:
             middle = (low + high + 1) // 2
             tried = [*wanted[:index], one._replace(need=middle), *wanted[index + 1 :]]
-            low, high = (middle, high) if best(tried, Board(part.pools)) is not None else (low, middle - 1)
-        if low or best([*wanted[:index], *wanted[index + 1 :]], Board(part.pools)) is not None:
+            low, high = (middle, high) if possible(tried, Board(part.pools)) else (low, middle - 1)
+        if low or possible([*wanted[:index], *wanted[index + 1 :]], Board(part.pools)):
             best_so_far = max(best_so_far, others + low)
     return best_so_far

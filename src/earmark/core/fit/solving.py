@@ -151,7 +151,7 @@ def _local(problem: Problem, cells: frozenset[int]) -> bool:
     """Say whether some host cells have the guest's networks and devices near them."""
     if not all(not there or there & cells for _, there in problem.ground.networks):
         return False
-    return problem.offer is None or problem.offer.choose(cells) is not None
+    return problem.offer is None or problem.offer.possible(cells)
 
 
 def _ids(problem: Problem, hosts: Sequence[int]) -> frozenset[int]:
