@@ -10,7 +10,7 @@ from msgspec.structs import replace
 from tests.devices.boxes import card, drawn_life
 
 from earmark.core.fit.layout import build_layout
-from earmark.core.ledger.naming import identities_contradict, with_known_names
+from earmark.core.ledger.naming import with_known_names
 from earmark.core.ledger.remembering import remembered
 from earmark.core.ledger.state import NodeState
 from earmark.core.model.device_rule import DeviceRule
@@ -18,7 +18,7 @@ from earmark.core.model.grant import Grant, UnitRow
 from earmark.core.model.ids import UnitId, share_pool
 from earmark.core.model.refusal import Refusal
 from earmark.core.model.request import DeviceRequest, Request
-from earmark.core.model.topology import Device, Machine
+from earmark.core.model.topology import Device, Machine, identities_contradict
 from earmark.testing import NODE_ONE, Bench, bench, machine
 
 A, B, C = "0000:41:00.0", "0000:42:00.0", "0000:43:00.0"
@@ -191,6 +191,18 @@ def test_what_is_withheld_beside_a_device_keeps_its_name_too() -> None:
         look(made)
         state = look(made, card(B, kind="nic", product="4444"))
         assert state.missing == {f"pci:{A}", f"pci:{B}"}
+
+
+def test_a_prescribed_grant_may_say_which_card_it_means() -> None:
+    """QubesOS/qubes-issues#7792: a grant that names another card than the one that sits there is refused."""
+    with bench() as made:
+        look(made, card(A, product="1111"))
+        for product, fits in (("2222", False), ("1111", True)):
+            row = UnitRow(unit=UnitId(f"pci:{A}"), use="device", identity=f"10de:{product}:10de:1212")
+            answer = made.tracker.hold(ONE_GPU, confirm=True, grant=Grant(units=(row,)))
+            assert isinstance(answer, Refusal) is not fits
+            if isinstance(answer, Refusal):
+                assert answer.reasons[0].detail == "it is 10de:1111:10de:1212, the grant says 10de:2222:10de:1212"
 
 
 # --- laws ---------------------------------------------------------------------------------------------------------------------------

@@ -7,6 +7,8 @@ from msgspec.structs import replace
 from tests.devices.boxes import TYPES, card
 from tests.devices.test_device_identity import box, held, look
 
+from earmark.core.flavor.flavor import Flavor, Image
+from earmark.core.flavor.translate import translate
 from earmark.core.ledger.commands import ConfigureNode, ObserveMachine, RegisterNode, SeeGuests
 from earmark.core.ledger.life_commands import LifeAnswer
 from earmark.core.model.device_rule import DeviceRule, NamedResource
@@ -132,6 +134,21 @@ def test_a_policy_in_force_counts_a_class_once() -> None:
         with pytest.raises(InvalidRequest, match="is counted by its units"):
             configured(made, named_resources=NAMESPACES, inventories=(Inventory(resource_class=PMEM, total=3),))
         assert made.tracker.node() == before
+
+
+@pytest.mark.rule("V7")
+def test_encryption_contexts_are_named_resources() -> None:
+    """A guest whose flavor asks for memory encryption gets one context, as many guests as there are contexts."""
+    contexts = tuple(NamedResource(resource_class=ResourceClass("MEM_ENCRYPTION_CONTEXT"), name=f"sev{number}") for number in range(2))
+    flavor = Flavor(vcpus=1, memory_mb=64, extra_specs={"hw:mem_encryption": "true"})
+    image = Image(properties={"hw_firmware_type": "uefi", "hw_machine_type": "q35"})
+    request = replace(translate(flavor, image), required_traits=())
+    with bench("1x4c 4G") as made:
+        configured(made, named_resources=contexts)
+        held(made, request)
+        held(made, request)
+        assert units(made) == {"named:MEM_ENCRYPTION_CONTEXT/sev0", "named:MEM_ENCRYPTION_CONTEXT/sev1"}
+        assert refused(made, request).reasons[0].resource in ("class:MEM_ENCRYPTION_CONTEXT", "device:class:MEM_ENCRYPTION_CONTEXT")
 
 
 # --- changes while in use -------------------------------------------------------------------------------------------------------------

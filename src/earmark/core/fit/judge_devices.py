@@ -14,6 +14,7 @@ from earmark.core.fit.refusal import about_unit, broken_rule, mismatch, short
 from earmark.core.model.grant import UnitRow
 from earmark.core.model.ids import PoolId, Slot, UnitId
 from earmark.core.model.refusal import Reason
+from earmark.core.model.topology import identities_contradict
 
 
 def device_reason(row: UnitRow, supply: Supply, blocked: frozenset[Slot]) -> Reason | None:
@@ -29,6 +30,8 @@ def device_reason(row: UnitRow, supply: Supply, blocked: frozenset[Slot]) -> Rea
         return mismatch(
             row.unit, f"it occupies {', '.join(slots)}, the grant says {', '.join(row.occupied)}", unit=row.unit, cell=device.cell
         )
+    if row.identity is not None and identities_contradict(row.identity, device.identity):
+        return mismatch(row.unit, f"it is {device.identity}, the grant says {row.identity}", unit=row.unit, cell=device.cell)
     if row.use == "device" and row.unit not in layout.grantable:
         detail = f"devices of kind {device.kind} are not handed out on this node"
         return about_unit("unit_blocked", row.unit, detail, cell=device.cell)

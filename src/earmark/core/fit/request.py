@@ -15,6 +15,9 @@ from earmark.core.model.ids import resource_class
 from earmark.core.model.request import DeviceRequest, Request
 from earmark.errors import InvalidRequest
 
+ENCRYPTION = "MEM_ENCRYPTION_CONTEXT"
+"""The class of a guest whose memory is encrypted, which is locked whatever its pages are (V7)."""
+
 
 def check_request(request: Request) -> None:
     """Raise InvalidRequest if a request is empty, contradicts itself, or has a field of a wrong type or beyond its bounds.
@@ -36,7 +39,8 @@ def _contradictions(request: Request) -> Iterator[str]:
         yield "it asks for nothing"
     if request.page_kib is not None and not request.memory_bytes:
         yield f"pages of {request.page_kib} are asked for, but no memory"
-    if request.locked_memory and request.page_kib is None:
+    encrypted = any(item.resource_class == ENCRYPTION for item in request.resources)
+    if request.locked_memory and request.page_kib is None and not encrypted:
         yield "locked memory needs a page size"
     yield from _policies(request)
     if request.cells is not None or request.guest_cells:

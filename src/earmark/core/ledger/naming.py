@@ -18,10 +18,8 @@ from msgspec.structs import replace
 from earmark.core.fit.device_policy import MDEV, parent_local
 from earmark.core.model.exclusion import PCI_ADDRESS
 from earmark.core.model.ids import UNIT, UnitId
-from earmark.core.model.topology import MIG, MIG_PARENT, Device, Machine
+from earmark.core.model.topology import IDENTITY_PARTS, MIG, MIG_PARENT, Device, Machine, fuller, identities_contradict
 
-IDENTITY_PARTS = 4
-"""Vendor, product, subsystem vendor, subsystem product; what follows in an identity is the serial."""
 UNKNOWN = "-"
 
 Held = Mapping[UnitId, str | None]
@@ -52,18 +50,6 @@ def with_known_names(old: Machine | None, new: Machine, held: Held = NOTHING_HEL
 def contradict(one: Device, other: Device) -> bool:
     """Say whether two looks cannot have seen the same device: vendor, product, subsystem or a serial that both know differ."""
     return identities_contradict(one.identity, other.identity)
-
-
-def identities_contradict(one: str | None, other: str | None) -> bool:
-    """Say whether two identities cannot be of the same device; one that is not known contradicts nothing."""
-    if one is None or other is None:
-        return False
-    return any(a != b for a, b in zip(one.split(":", IDENTITY_PARTS), other.split(":", IDENTITY_PARTS), strict=False))
-
-
-def fuller(one: str | None, other: str | None) -> str | None:
-    """Return the identity of two that says more; the first if they contradict each other."""
-    return one if identities_contradict(one, other) else max(one or "", other or "", key=len) or None
 
 
 class _Known(NamedTuple):

@@ -12,11 +12,10 @@ from msgspec.structs import replace
 
 from earmark.core.fit.free import CPU_PREFIX
 from earmark.core.fit.layout import Layout
-from earmark.core.ledger.naming import fuller
 from earmark.core.ledger.state import NodeState
 from earmark.core.model.grant import Grant, UnitRow
 from earmark.core.model.ids import Slot, UnitId, shared_unit
-from earmark.core.model.topology import Device
+from earmark.core.model.topology import Device, fuller
 
 
 def identified(grant: Grant, layout: Layout | None) -> Grant:

@@ -13,13 +13,12 @@ from earmark.core.fit.device_policy import MDEV, NAMED, parent_local
 from earmark.core.fit.free import CPU_PREFIX, EMPTY, Free, Supply
 from earmark.core.fit.layout import Layout, build_layout
 from earmark.core.ledger.codec import NOT_JSON, Head
-from earmark.core.ledger.naming import identities_contradict
 from earmark.core.model.claim import Claim, Cordon, Quarantine
 from earmark.core.model.finding import Finding
 from earmark.core.model.grant import Grant, UnitRow
 from earmark.core.model.ids import ClaimId, NodeId, Trait, UnitId, shared_unit
 from earmark.core.model.node import NodeSettings, Provided
-from earmark.core.model.topology import Device, Machine
+from earmark.core.model.topology import Device, Machine, identities_contradict
 from earmark.core.model.value import Value
 from earmark.errors import InvalidRecord, InvalidRequest, LedgerBroken
 

@@ -24,6 +24,8 @@ MIG = "mig"
 MIG_PARENT = "mig-parent"
 """The kind of a GPU that is cut into instances."""
 DEVICES_MAX = 16384
+IDENTITY_PARTS = 4
+"""Vendor, product, subsystem vendor, subsystem product; what follows in an identity is the serial."""
 
 
 class Cpu(Value, frozen=True):
@@ -134,6 +136,18 @@ class Device(Value, frozen=True):
         if self.dev_type is not None:
             return self.dev_type
         return "VF" if self.kind == "vf" else "PF" if self.sriov_total else "PCI"
+
+
+def identities_contradict(one: str | None, other: str | None) -> bool:
+    """Say whether two identities cannot be of the same device; one that is not known contradicts nothing."""
+    if one is None or other is None:
+        return False
+    return any(a != b for a, b in zip(one.split(":", IDENTITY_PARTS), other.split(":", IDENTITY_PARTS), strict=False))
+
+
+def fuller(one: str | None, other: str | None) -> str | None:
+    """Return the identity of two that says more; the first if they contradict each other."""
+    return one if identities_contradict(one, other) else max(one or "", other or "", key=len) or None
 
 
 class Disk(Value, frozen=True):

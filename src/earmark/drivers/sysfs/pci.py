@@ -15,7 +15,7 @@ import msgspec
 from msgspec.structs import replace
 
 from earmark.core.model.ids import UnitId
-from earmark.core.model.topology import DEVICES_MAX, Device
+from earmark.core.model.topology import DEVICES_MAX, IDENTITY_PARTS, Device
 from earmark.drivers.sysfs import mdev, parse
 from earmark.drivers.sysfs.tree import Tree
 
@@ -26,8 +26,6 @@ NVIDIA_UUID = re.compile(r"^GPU UUID:[ \t]+(GPU-[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[
 NVIDIA_MODEL = re.compile(r"^Model:[ \t]+([ -~]{1,100}?)[ \t]*$", re.MULTILINE)
 NVME_CONTROLLER = re.compile(r"nvme[0-9]{1,5}")
 UNKNOWN = "-"
-IDENTITY_PARTS = 4
-"""Vendor, product and the two of the subsystem; what follows in an identity is the serial."""
 
 KIND_BY_CLASS = (
     ("0302", "gpu"),
