@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import ast
+from pathlib import Path
+
 import pytest
 from hypothesis import given, settings
 from msgspec.structs import replace
@@ -215,3 +218,13 @@ def test_beyond_its_bounds_the_check_says_so() -> None:
     many = tuple(DeviceRequest(kind="nvme", count=9) for _ in range(8))
     wrong = check(Certificate(kind="together", requirements=tuple(f"device:{n}" for n in range(8))), _wide(1), _large(6, cells=128), many)
     assert [text.startswith(NOT_CHECKED) for text in wrong] == [True]
+
+
+def test_the_check_shares_nothing_with_the_search() -> None:
+    """What checks certificates imports of fit only the nouns of the question: guest and ground."""
+    folder = Path(certify.__file__).parent
+    parts = ("certify", "certify_devices")
+    trees = [ast.parse((folder / f"{part}.py").read_text()) for part in parts]
+    used = {node.module for tree in trees for node in ast.walk(tree) if isinstance(node, ast.ImportFrom) and node.module}
+    own = {name.removeprefix("earmark.core.fit.") for name in used if name.startswith("earmark.core.fit.")}
+    assert own == {"guest", "ground", "certify_devices"}

@@ -156,7 +156,7 @@ def refused(session: Session, refusal: Refusal, what: str, request: Request) -> 
     if session.json:
         session.emit(fit_out(refusal, request, refusal.node or ""))
     else:
-        session.refused(refusal, f"{what}: {phrases.request_words(request)}", err=True)
+        session.refused(refusal, f"{what}: {phrases.request_words(request)}", err=True, request=request)
     return EXIT_REFUSED
 
 
