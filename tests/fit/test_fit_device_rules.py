@@ -325,6 +325,23 @@ def test_five_hundred_functions_take_few_trials() -> None:
 
 
 @pytest.mark.rule("W33")
+def test_linked_devices_and_shares_that_are_alike_are_not_tried_one_by_one() -> None:
+    """Eight linked GPUs twice of sixteen, eight pairs, and shares that just do not fit take few trials."""
+    names = [UnitId(f"pci:0000:{0x40 + n:02x}:00.0") for n in range(16)]
+    full = stock(*(plain(n, n % 2, links=tuple(name for name in names if name != names[n])) for n in range(16)))
+    pairs = stock(*(plain(n, n % 2, links=(names[n ^ 1],)) for n in range(16)))
+    parts = stock(*(plain(n, shares=True) for n in range(8)))
+    asked = [
+        (full, [wish("gpu", 8, linked=True)] * 2, True), (pairs, [wish("gpu", 2, linked=True)] * 8, True),
+        (parts, [wish("gpu", share=600)] * 9, False), (parts, [wish("gpu", share=334)] * 17, False),
+    ]  # fmt: skip
+    for there, wishes, fits in asked:
+        offer = offered(wishes, there)
+        assert (offer.choose(frozenset({0})) is not None) == fits
+        assert offer.tally.steps <= 3000
+
+
+@pytest.mark.rule("W33")
 def test_cards_against_functions_are_weighed_by_numbers() -> None:
     """Eight whole cards beside 256 functions of sixteen are found, one function more is refused, by few ways to open cards."""
     there = stock(*(device for port in range(16) for device in card(32, port=port)))

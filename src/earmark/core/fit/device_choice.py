@@ -285,22 +285,36 @@ class _Special:
         self.lower = sum(least_alone(each, board) for each in (*special, *plain))
         self.tail = [sum(least_alone(each, board) for each in (*special[turn:], *plain)) for turn in range(len(special) + 1)]
         self.seen: set[object] = set()
+        self.visited: dict[object, int] = {}
+        wanted = (*special, *plain)
+        self.alike: dict[int, object] = {
+            number: tuple(each.costs[number] for each in wanted)
+            for number, pool in enumerate(board.pools)
+            if len(pool.devices) == 1 and not pool.conflicts and not pool.links
+        }
         self.steps = 0
         self.undecided: Undecided | None = None
 
     def hopeless(self, board: Board) -> bool:
         """Say whether a request, or those for whole devices together, cannot be served even if no links were asked for."""
+        whole = [*(each for each in self.special if each.share is None), *self.plain]
+        shares = sum(least_alone(each, board) for each in self.special if each.share is not None)
         try:
-            whole = [each for each in self.special if each.share is None]
-            return self.lower >= SHORTAGE or oracle([*whole, *self.plain], board) >= SHORTAGE
+            self.lower = max(self.lower, oracle(whole, board) + shares)
         except Undecided:
             return False
+        return self.lower >= SHORTAGE
 
     def go(self, board: Board, turn: int, picks: tuple[Pick, ...], mine: frozenset[int], cost: int) -> None:
         """Look at all ways that begin with some picks, of which those in the pools `mine` are of the request whose turn it is."""
         if turn == len(self.special):
             self._end(board, picks, cost)
             return
+        if not mine:
+            state = (turn, self._form(board))
+            if self.visited.get(state, cost + 1) <= cost:
+                return
+            self.visited[state] = cost
         one = self.special[turn]
         if len(mine) == one.need:
             self.go(board, turn + 1, picks, frozenset(), cost)
@@ -310,10 +324,10 @@ class _Special:
             self.undecided = Undecided(f"more than {STEPS_MAX} ways to choose linked devices or shares")
             return
         for number in self._order(one, board, mine):
-            state = (turn, frozenset((*((p.request, p.pool) for p in picks), (one.number, number))))
-            if state in self.seen:
+            picked = (turn, frozenset((*((p.request, p.pool) for p in picks), (one.number, number))))
+            if picked in self.seen:
                 continue
-            self.seen.add(state)
+            self.seen.add(picked)
             after = board.copy()
             pick = after.take(number, one)
             if self.found is not None and cost + pick.cost + self._rest(turn, mine, after) >= self.found.cost:
@@ -321,6 +335,14 @@ class _Special:
             self.go(after, turn, (*picks, pick), mine | {number}, cost + pick.cost)
             if self.found is not None and self.found.cost == self.lower:
                 return
+
+    def _form(self, board: Board) -> object:
+        """Return all that matters of a board for what is still to be picked: devices that are alike count by what is left of them."""
+        alike: dict[object, list[tuple[int, int, bool, bool]]] = {}
+        for number, left in enumerate(board.left):
+            here = (board.taken[number], left, board.dead[number], board.shared[number])
+            alike.setdefault(self.alike.get(number, number), []).append(here)
+        return tuple(tuple(sorted(some)) for some in alike.values())
 
     def _end(self, board: Board, picks: tuple[Pick, ...], cost: int) -> None:
         """Serve the other requests once all linked devices and shares are chosen."""
