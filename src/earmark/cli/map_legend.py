@@ -109,6 +109,11 @@ def remarks(easel: Easel) -> Iterator[Text]:
         return
     if machine.offline_cpus:
         yield Text(f" offline: cpu {format_cpu_list(machine.offline_cpus)}", DIM)
+    shared = 0 if state.layout is None else state.layout.shared
+    isolated = [cpu.id for cpu in machine.cpus if cpu.isolated and shared >> cpu.id & 1]
+    if isolated:
+        kept = f"cpu {format_cpu_list(isolated)} are isolated by the kernel: shared vCPUs are not spread over them; keep them for dedicated use"
+        yield from _words(easel, Text(" note:", DIM), f"{kept} with earmark node set cpu_policy=split", DIM)
     for note in machine.notes[:NOTES_MAX]:
         yield from _words(easel, Text(" note:", DIM), clean(note, 300), DIM)
     if len(machine.notes) > NOTES_MAX:
