@@ -11,7 +11,9 @@ from earmark.core.fit.device_rows import kept_out, stock_of
 from earmark.core.fit.fit import fit
 from earmark.core.fit.judge import judge
 from earmark.core.fit.recheck import check_refusal
+from earmark.core.ledger.audit import audit_node
 from earmark.core.ledger.pairing import paired
+from earmark.core.ledger.state import NodeState
 from earmark.core.model.claim import Claim
 from earmark.core.model.device_rule import DeviceRule
 from earmark.core.model.grant import AmountRow, Grant, UnitRow
@@ -128,6 +130,24 @@ def test_a_grant_may_not_hold_a_device_and_shares_of_it() -> None:
     taken = judge(Grant(units=(whole,)), there.with_grant(Grant(amounts=(share,))).supply)
     assert taken is not None
     assert [reason.code for reason in taken.reasons] == ["unit_taken"]
+
+
+def test_the_auditor_sees_shares_beyond_the_whole_and_beside_it() -> None:
+    """More than a thousand thousandths of a device, or some beside the whole or its child, are errors; what fits is none."""
+    child = Device(unit=UnitId("pci:0000:00:02.0"), kind="vf", address="0000:00:02.0", parent=GPU[0], cell=0)
+    there = world(gpu(0), child, settings=SHARED)
+
+    def found(*grants: Grant) -> list[str]:
+        supply = there._replace(grants=tuple((ClaimId(f"c-{n:04}"), grant) for n, grant in enumerate(grants))).supply
+        state = NodeState(node=NodeId("n"), name="n", layout=supply.layout, free=supply.free)
+        return [finding.detail for finding in audit_node(state) if finding.code == "double_grant"]
+
+    part = Grant(amounts=(AmountRow(pool=PoolId(f"share:{GPU[0]}"), amount=600),))
+    assert found(part) == []
+    assert found(part, part) == [f"1200 thousandths of {GPU[0]} are held"]
+    assert found(part, Grant(units=(UnitRow(unit=child.unit, use="device"),))) == [
+        f"shares of {GPU[0]} are held, and {child.unit} by c-0001"
+    ]
 
 
 # --- IOMMU groups -----------------------------------------------------------------------------------------------------------------
