@@ -4,7 +4,6 @@ Rules of this file: both forms give the same; numbers and truth values are the t
 is JSON and needs no PyYAML. What is not known is an error with its path.
 """
 
-import json
 from typing import Annotated, Any, NamedTuple
 
 import msgspec
@@ -16,6 +15,7 @@ from earmark.core.flavor.translate import translate
 from earmark.core.flavor.unread import unread
 from earmark.core.model.request import Request
 from earmark.core.model.value import Value
+from earmark.drivers.plain_json import read_plain
 from earmark.errors import InvalidRecord
 
 SHOWN_MAX = 8
@@ -67,23 +67,9 @@ def read_file(raw: bytes, source: str) -> FlavorFile:
 
 def _read_json(text: str, source: str) -> Any:
     try:
-        return _texts(json.loads(text, object_pairs_hook=_once, parse_float=str, parse_constant=_no_constant))
+        return _texts(read_plain(text, parse_float=str))
     except (ValueError, RecursionError) as error:
         raise InvalidRecord(f"flavor {source}: is not JSON: {error}", source=source) from error
-
-
-def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """Return an object whose keys stand once."""
-    found: dict[str, Any] = {}
-    for key, value in pairs:
-        if key in found:
-            raise ValueError(f"{key!r} stands twice")
-        found[key] = value
-    return found
-
-
-def _no_constant(text: str) -> None:
-    raise ValueError(f"{text} is no value")
 
 
 def _texts(value: Any) -> Any:

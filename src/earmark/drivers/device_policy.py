@@ -21,6 +21,7 @@ from earmark.core.model.ids import ResourceClass
 from earmark.core.model.node import NetworkCells, NodeSettings
 from earmark.core.model.topology import CELLS_MAX, Machine
 from earmark.core.model.value import Value
+from earmark.drivers.plain_json import read_plain
 from earmark.errors import InvalidRecord, InvalidRequest
 
 FILE_BYTES_MAX = 1024 * 1024
@@ -147,7 +148,7 @@ def _parsed(text: str, source: str, form: str) -> Any:
         return read_yaml(text, source)
     try:
         if form == "JSON":
-            return json.loads(text, object_pairs_hook=_once, parse_constant=_no_constant)
+            return read_plain(text)
         import tomllib  # noqa: PLC0415 - only for a file in TOML
 
         return tomllib.loads(text)
@@ -155,20 +156,6 @@ def _parsed(text: str, source: str, form: str) -> Any:
         raise InvalidRecord(f"{source}:{error.lineno}:{error.colno}: is not JSON: {error.msg}", file=source, line=error.lineno) from error
     except (ValueError, RecursionError) as error:
         raise InvalidRecord(f"{source}: is not {form}: {error}", file=source) from error
-
-
-def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """Return an object whose keys stand once."""
-    found: dict[str, Any] = {}
-    for key, value in pairs:
-        if key in found:
-            raise ValueError(f"{key!r} stands twice in one object")
-        found[key] = value
-    return found
-
-
-def _no_constant(text: str) -> None:
-    raise ValueError(f"{text} is no value")
 
 
 def _located(message: str, text: str, source: str, form: str) -> InvalidRecord:
