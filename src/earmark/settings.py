@@ -366,9 +366,12 @@ def read_file(path: Path) -> Mapping[str, object] | None:
         if error.errno in (errno.ENOENT, errno.ENOTDIR):
             return None
         raise InvalidSetting(f"settings file {path} cannot be read: {error.strerror}", source=str(path)) from error
-    with os.fdopen(descriptor, "rb") as file:
+    try:
         check_owner(path, os.fstat(descriptor))
-        raw = file.read(FILE_BYTES_MAX + 1)
+        with os.fdopen(descriptor, "rb", closefd=False) as file:
+            raw = file.read(FILE_BYTES_MAX + 1)
+    finally:
+        os.close(descriptor)
     if len(raw) > FILE_BYTES_MAX:
         raise InvalidSetting(f"settings file {path} is larger than {FILE_BYTES_MAX} bytes", source=str(path))
     import tomllib  # noqa: PLC0415 - only where a settings file exists; the command line starts faster without

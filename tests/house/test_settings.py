@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from tests.house.sources import sources
 
 from earmark.errors import InvalidSetting
-from earmark.settings import Settings, explain, keys, load
+from earmark.settings import Settings, explain, keys, load, read_file
 
 
 def env_at(tmp_path: Path, **variables: str) -> dict[str, str]:
@@ -157,6 +157,16 @@ def test_a_file_of_another_user_is_refused(tmp_path: Path) -> None:
     os.chown(path, 12345, -1)
     with pytest.raises(InvalidSetting, match="belongs to uid 12345"):
         load(environ=env)
+
+
+def test_a_folder_in_the_place_of_the_file_is_refused(tmp_path: Path) -> None:
+    """What is no regular file is an error that says so, and its descriptor is closed."""
+    place = tmp_path / "config/earmark/config.toml"
+    place.mkdir(parents=True, mode=0o755)
+    before = len(list(Path("/proc/self/fd").iterdir()))
+    with pytest.raises(InvalidSetting, match="not a regular file"):
+        read_file(place)
+    assert len(list(Path("/proc/self/fd").iterdir())) == before
 
 
 def test_a_pipe_in_the_place_of_the_file_does_not_hang(tmp_path: Path) -> None:
