@@ -9,7 +9,18 @@ import sys
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
-BENCHES = ("fit_latency", "exact_fit", "durable", "live_claims", "audit_beside", "many_nodes", "moves", "open_time", "memory", "command_line")
+BENCHES = (
+    "fit_latency",
+    "exact_fit",
+    "durable",
+    "live_claims",
+    "audit_beside",
+    "many_nodes",
+    "moves",
+    "open_time",
+    "memory",
+    "command_line",
+)
 
 
 def main() -> int:

@@ -390,7 +390,11 @@ def test_a_setting_gets_its_default_back(earmark: Line) -> None:
     earmark.good("node set reserved_host_memory=1GiB device_kinds=gpu,nic inventory.CUSTOM_X=1")
     earmark.good("node set reserved_host_memory=auto device_kinds=default inventory.CUSTOM_X=0")
     settings = earmark.bench.tracker.node().settings
-    assert (settings.reserved_host_memory_bytes, settings.device_kinds, settings.inventories) == (None, ("accelerator", "gpu", "mig", "vf"), ())
+    assert (settings.reserved_host_memory_bytes, settings.device_kinds, settings.inventories) == (
+        None,
+        ("accelerator", "gpu", "mig", "vf"),
+        (),
+    )
     earmark.good("node set device_kinds=none")
     assert earmark.bench.tracker.node().settings.device_kinds == ()
 
