@@ -27,6 +27,7 @@ def differences(made: Made, found: Made) -> list[str]:
 
 
 @pytest.mark.parametrize("seed", range(4))
+@pytest.mark.long
 def test_random_cases_are_answered_as_trying_everything_answers_them(seed: int) -> None:
     """On any small host every answer is that of an exhaustive search, every placement keeps the rules, every no has a checked certificate."""
     seen: Counter[str] = Counter()

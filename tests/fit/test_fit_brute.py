@@ -44,6 +44,7 @@ def test_nested_devices_are_found_exactly_when_some_set_of_them_exists(case: tup
 
 @settings(max_examples=500)
 @given(worlds(), requests())
+@pytest.mark.long
 def test_what_fit_gives_is_one_of_the_possible_placements(world: World, request_: Request) -> None:
     """A grant's CPUs and devices are among those that the exhaustive search lists, the judge has nothing against it."""
     supply = world.supply

@@ -108,6 +108,7 @@ def drawn(case: Case, seed: int) -> list[Certificate]:
     return [*found, *(mutant for certificate in found for mutant in mutants(certificate, case, seed))]
 
 
+@pytest.mark.long
 def test_a_certificate_is_accepted_exactly_when_it_is_true() -> None:
     """Over some hundred random cases, certificates of each kind and their mutants are judged as the search through everything judges them."""
     seen: dict[tuple[str, bool], int] = {}

@@ -16,6 +16,7 @@ CASES = SEEDS.map(lambda seed: random_case(random(seed)))
 @settings(max_examples=1500)
 @given(CASES)
 @pytest.mark.rule("P10", "P11", "P12", "P13", "P14", "P15", "W22", "W23")
+@pytest.mark.long
 def test_devices_are_chosen_exactly_when_some_set_of_them_exists_and_the_best_one(case: Case) -> None:
     """None if and only if no way to give devices exists, and what is chosen has the smallest documented key of all ways."""
     chosen = offered(case.requests, case.stock).choose(case.cells)

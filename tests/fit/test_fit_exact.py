@@ -38,6 +38,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 @pytest.mark.rule("W6", "W12", "N11", "N12", "N13", "N14", "N15", "N16", "N18", "N19", "N21", "H1", "H2", "P11", "P12", "P13", "P14", "P15")
+@pytest.mark.long
 def test_says_yes_exactly_when_a_placement_exists_and_proves_each_no() -> None:
     """Over 1,500 random cases the search agrees with the one that tries everything, its placements are valid, its certificates are true."""
     seen: Counter[str] = Counter()
@@ -131,6 +132,7 @@ def test_more_host_cells_never_turn_a_yes_into_a_no(seed: int) -> None:
 
 
 @pytest.mark.rule("W33")
+@pytest.mark.long
 def test_large_cases_are_answered_with_valid_placements_and_true_certificates() -> None:
     """Up to 16 guest cells on up to 64 host cells with a hundred devices: no answer is wrong, next to none is left open."""
     seen: Counter[str] = Counter()

@@ -61,6 +61,7 @@ def check_cells(request: Request, grant: Grant, world: World) -> None:
 
 @settings(max_examples=200, deadline=None)
 @given(SEEDS)
+@pytest.mark.long
 def test_grants_keep_their_promises_beside_each_other(seed: int) -> None:
     """Up to eight guests one after the other: each passes the judge, and no later one touches what an earlier one holds."""
     rnd = random(seed)

@@ -66,6 +66,7 @@ def ragged(request: Request, rnd: Random) -> Request:
     return replace(request, cells=None, guest_cells=cells, memory_bytes=sum(memory))
 
 
+@pytest.mark.long
 def test_every_certificate_of_a_live_refusal_is_confirmed() -> None:
     """Over 800 random nodes and guests a no is right, has a reason and a certificate that holds; all kinds of certificates occur."""
     seen: Counter[str] = Counter()

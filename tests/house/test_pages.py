@@ -123,6 +123,7 @@ def test_the_base_needs_no_development_tools() -> None:
     assert base == {"apsw", "click", "immutables", "msgspec", "rich", "structlog"}
 
 
+@pytest.mark.long
 def test_every_skip_in_a_test_says_why() -> None:
     """No test is skipped without a reason, and none is expected to fail."""
     wrong = []

@@ -104,6 +104,7 @@ def test_a_token_that_was_changed_is_none(two: Two) -> None:
 
 @settings(max_examples=150)
 @given(values_of(Half))
+@pytest.mark.long
 def test_any_half_is_answered(half: Half) -> None:
     """A token with a right checksum may say anything: it is held, refused with reasons, or an Invalid…; the ledger is sound after it."""
     text = to_token(half)

@@ -160,6 +160,7 @@ def test_a_request_that_is_none_is_refused(raw: bytes, tmp_path: Path) -> None:
 
 @settings(max_examples=150)
 @given(values_of(Request), st.one_of(st.none(), values_of(Grant)))
+@pytest.mark.long
 def test_any_request_and_any_grant_is_answered(request: Request, grant: Grant | None) -> None:
     """Whatever the structs can hold: fit and judge answer with a grant, a refusal with reasons, or an Invalid… error."""
     with bench("2x2c/2t 8G 2M:64 gpu:1 vf:2", check=False) as world:

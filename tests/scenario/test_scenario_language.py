@@ -132,6 +132,7 @@ def test_a_file_is_bounded() -> None:
         parse(HEAD + "#" * (1 << 20))
 
 
+@pytest.mark.long
 def test_mutated_lines_give_the_documented_error_or_are_understood() -> None:
     """Thousands of lines of the book, each with a sign or word added, lost, doubled or exchanged: parsed, or InvalidRecord with its place."""
     chance = random.Random(34)  # noqa: S311 - a fixed choice of examples

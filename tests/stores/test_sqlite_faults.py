@@ -192,6 +192,7 @@ def test_a_flush_that_cannot_be_taken_back_says_so(path: Path, faulty: Callable[
     store.close()
 
 
+@pytest.mark.long
 def test_a_group_is_lost_whole_if_the_disk_fails_inside_it(path: Path, faulty: Callable[..., FaultyVfs]) -> None:
     """An error of the disk before the commit ends the whole transaction, even for a caller who goes on after it."""
     vfs = faulty()
