@@ -36,6 +36,8 @@ from tools.account_record import Record
 
 from earmark.core.model.units import MIB
 
+pytestmark = pytest.mark.long
+
 
 def spoiled(made: Made, *path: str | int, to: object) -> Made:
     """Return a life with one value replaced."""

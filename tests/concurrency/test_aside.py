@@ -30,6 +30,8 @@ from earmark.stores.sqlite.store import SqliteStore
 from earmark.testing import NODE_ONE, START_MS, UNRESERVED, Bench, GivenClock, GivenHost, GivenProcesses, machine, on
 from earmark.tracker import aside
 
+pytestmark = pytest.mark.long
+
 WISH = Request(vcpus=1, memory_bytes=MIB)
 SHAPE = "2x32c 64G"
 OTHER = NodeId("00000000-0000-4000-8000-0000000000ff")

@@ -9,6 +9,7 @@ from tests.fit.worlds import BARE, World, machine, units
 from earmark.core.fit.fit import fit
 from earmark.core.ledger.allocations import allocations
 from earmark.core.model.grant import Grant
+from earmark.core.model.ids import PoolId
 from earmark.core.model.node import NodeSettings, ReservedPages
 from earmark.core.model.refusal import Refusal
 from earmark.core.model.request import Request, ThreadPolicy
@@ -43,7 +44,7 @@ def test_s31_mixed_and_emulator() -> None:
         first = world.tracker.hold(mixed, consumer="m", confirm=True)
         assert not isinstance(first, Refusal)
         state = world.tracker.node()
-        assert state.free.used["vcpu:0"] == 2
+        assert state.free.used[PoolId("vcpu:0")] == 2
         assert state.free.taken_cpus == 0b110000
         told = dict(allocations([state], [])[0].amounts)
         assert (told["VCPU"], told["PCPU"]) == (2, 2)

@@ -23,6 +23,8 @@ import earmark
 from earmark.core.ledger.state import NodeState
 from earmark.launch.confine import confine
 
+pytestmark = pytest.mark.long
+
 SOURCE = Path(__file__).resolve().parents[2] / "src"
 WAIT_S = 20.0
 MINE = sorted(os.sched_getaffinity(0))

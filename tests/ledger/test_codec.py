@@ -28,6 +28,7 @@ SECRET_WORDS = ("command_line", "cmdline", "argv", "args", "environ", "env", "xm
 @pytest.mark.parametrize("kind", e.EVENTS, ids=lambda kind: kind.type)
 @settings(max_examples=25)
 @given(draw=st.data())
+@pytest.mark.long
 def test_every_event_comes_back(kind: type[e.Event], draw: st.DataObject) -> None:
     """Whatever an event holds, its stored bytes give it back with its type and version, and the chain holds."""
     event = draw.draw(values_of(kind))

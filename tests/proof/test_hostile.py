@@ -36,6 +36,8 @@ from earmark.testing import Bench, GivenClock, GivenHost, GivenProcesses, assert
 from earmark.tracker.history import Replay, audit, verify
 from earmark.tracker.writer import Writer
 
+pytestmark = pytest.mark.long
+
 TEXTS = (
     "", " ", "x", "a b", "'; DROP TABLE events; --", '"', "\\", "a\nb", "a\rb", "\x00", "a\x00b", "\x1b[31mred\x1b[0m", "\x1b]0;title\x07",
     "[bold red]x[/]", "[/]", "{0}", "%s%n", "${HOME}", "$(id)", "`id`", "../../etc/passwd", "/dev/null", "\u202egnp.exe", "e\u0301",

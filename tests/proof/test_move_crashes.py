@@ -26,6 +26,8 @@ from earmark.stores.sqlite.store import SqliteStore
 from earmark.testing import UNRESERVED, Bench, FaultyStore, GivenClock, GivenHost, GivenProcesses, assert_sound, machine, on
 from earmark.tracker.moving import MoveInHand
 
+pytestmark = pytest.mark.long
+
 B = NodeId("00000000-0000-4000-8000-00000000000b")
 OWN = Request(vcpus=2, cpu_policy="dedicated", memory_bytes=GIB)
 CONSUMERS = ("stays", "goes", "ends")

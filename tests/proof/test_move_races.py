@@ -22,6 +22,8 @@ from earmark.errors import Conflict
 from earmark.stores.sqlite.store import SqliteStore
 from earmark.testing import Bench, assert_sound
 
+pytestmark = pytest.mark.long
+
 SMALL = Request(vcpus=2, cpu_policy="dedicated", memory_bytes=GIB)
 HALF = Request(vcpus=4, cpu_policy="dedicated", memory_bytes=GIB)
 ROUNDS = 12

@@ -27,6 +27,8 @@ from earmark.stores.sqlite.store import SqliteStore
 from earmark.testing import UNRESERVED, Bench, GivenClock, GivenHost, GivenProcesses, assert_sound, machine, on
 from earmark.tracker.writer import Writer
 
+pytestmark = pytest.mark.long
+
 RACER = Path(__file__).with_name("racer.py")
 PAIR = Request(vcpus=2, cpu_policy="dedicated")
 PATIENCE_S = 60.0
