@@ -20,6 +20,8 @@ from earmark.tracker import aside
 from earmark.tracker.keeping import AUDIT_SOURCE
 from earmark.tracker.watch import Audits
 
+pytestmark = pytest.mark.long
+
 WHOLE, HALF = "2x8c 32G", "1x8c 32G"
 ALL = Request(vcpus=8, cpu_policy="dedicated")
 

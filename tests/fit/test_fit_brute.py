@@ -18,6 +18,8 @@ from earmark.core.model.grant import Grant
 from earmark.core.model.refusal import Refusal
 from earmark.core.model.request import Request
 
+pytestmark = pytest.mark.long
+
 
 @settings(max_examples=1000)
 @given(worlds(), requests())

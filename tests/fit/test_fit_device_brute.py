@@ -10,6 +10,8 @@ from tests.fit.worlds import SEEDS, random
 
 from earmark.core.fit.devices import offered
 
+pytestmark = pytest.mark.long
+
 CASES = SEEDS.map(lambda seed: random_case(random(seed)))
 
 

@@ -230,6 +230,7 @@ def test_a_scrubbed_event_is_still_an_event(event: events.Event) -> None:
         assert opened.machine.cells[0].id == 0
 
 
+@pytest.mark.long
 @given(
     st.recursive(
         st.none() | st.integers() | st.text(min_size=4),

@@ -29,6 +29,8 @@ from earmark.stores.sqlite.store import SqliteStore
 from earmark.testing import NODE_ONE, UNRESERVED, Bench, GivenClock, GivenHost, GivenProcesses, assert_sound, on
 from earmark.tracker.tracker import Tracker
 
+pytestmark = pytest.mark.long
+
 GRACE_MS = 60_000
 HOLD_MS = 600_000
 PIDS = range(101, 106)

@@ -319,6 +319,7 @@ def told(found: Statistics) -> dict[str, Any]:
     }
 
 
+@pytest.mark.long
 @pytest.mark.rule("T1", "T3", "W35")
 @settings(max_examples=40)
 @given(st.randoms(use_true_random=False), st.integers(1, 40))
