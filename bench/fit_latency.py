@@ -14,8 +14,8 @@ from itertools import combinations
 
 from earmark.core.fit.fit import fit
 from earmark.core.fit.free import Free, Supply
-from earmark.core.fit.judge import judge
 from earmark.core.fit.layout import build_layout
+from earmark.core.fit.proof.judge import judge
 from earmark.core.model.cpuset import mask_of
 from earmark.core.model.grant import AmountRow, Grant, UnitRow
 from earmark.core.model.ids import VCPU, ClaimId, cpu_unit

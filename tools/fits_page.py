@@ -19,8 +19,8 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from earmark.core.fit.case_answers import answer
-from earmark.core.fit.case_format import read_case
+from earmark.core.fit.cases.answers import answer
+from earmark.core.fit.cases.format import read_case
 from earmark.core.model.units import counted
 
 Made = dict[str, Any]

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from tests.cases.asking import ask, ask_line
 from tests.cases.case_making import drawn
 
-from earmark.core.fit.case_format import double, limit_of
+from earmark.core.fit.cases.format import double, limit_of
 
 Made = dict[str, Any]
 WHOLE: Made = {**drawn(4), "id": "a case"}

@@ -94,7 +94,7 @@ def test_a_broken_line_leaves_the_others_alone() -> None:
 
 def test_an_answer_that_is_not_known_ends_with_1(monkeypatch: pytest.MonkeyPatch) -> None:
     """Where the search stopped at its bound the answer is neither yes nor no, and the program says so."""
-    monkeypatch.setattr("earmark.core.fit.solving.STEPS_MAX", 0)
+    monkeypatch.setattr("earmark.core.fit.search.solving.STEPS_MAX", 0)
     doubtful = [run("--cases", "-", "--json", stdin=line) for line in (json.dumps(drawn(number)).encode() for number in range(180, 200))]
     codes = {(json.loads(each.stdout)["fits"], each.exit_code) for each in doubtful}
     assert codes == {(True, 0), (False, 0), (None, 1)}

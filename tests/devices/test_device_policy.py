@@ -12,7 +12,7 @@ from msgspec.structs import replace
 from tests.devices.boxes import GPU, GPU_BOX, NICS, TYPES, box, card, drawn_rules, layout, ruled
 from tests.fit.worlds import BARE, sriov
 
-from earmark.core.fit.device_policy import INSTANCES_MAX, applied, mdev_type_of, parent_local, policy_notes, unit_classes
+from earmark.core.fit.devices.policy import INSTANCES_MAX, applied, mdev_type_of, parent_local, policy_notes, unit_classes
 from earmark.core.fit.layout import build_layout
 from earmark.core.model.device_rule import DeviceRule, NamedResource
 from earmark.core.model.ids import RESOURCE_CLASS, ResourceClass, Slot, Trait, UnitId

@@ -12,7 +12,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from earmark.core.fit.device_policy import check_policy
+from earmark.core.fit.devices.policy import check_policy
 from earmark.core.fit.layout import build_layout
 from earmark.core.model.device_rule import DeviceRule, NamedResource
 from earmark.core.model.ids import ResourceClass, Trait, UnitId

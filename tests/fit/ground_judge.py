@@ -13,7 +13,7 @@ from tests.fit.grounds import Case
 
 from earmark.core.fit.ground import Ground
 from earmark.core.fit.guest import Guest
-from earmark.core.fit.search import Found, Placed
+from earmark.core.fit.search.find import Found, Placed
 
 
 def problems(found: Found, case: Case) -> list[str]:

@@ -12,8 +12,8 @@ from tests.fit.worlds import SEEDS, World, device_cases, random, requests, shuff
 from earmark.core.fit.fit import answered, fit
 from earmark.core.fit.free import Free
 from earmark.core.fit.hints import suggestions
-from earmark.core.fit.judge import judge
-from earmark.core.fit.recheck import check_refusal
+from earmark.core.fit.proof.judge import judge
+from earmark.core.fit.proof.recheck import check_refusal
 from earmark.core.model.grant import Grant
 from earmark.core.model.refusal import Refusal
 from earmark.core.model.request import Request

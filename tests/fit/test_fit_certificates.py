@@ -12,10 +12,10 @@ from tests.fit.brute_ground import pair_ways, possible, small
 from tests.fit.grounds import Case, random, random_case
 from tests.fit.worlds import SEEDS
 
-from earmark.core.fit import certify
-from earmark.core.fit.certify import NOT_CHECKED, check
 from earmark.core.fit.ground import DeviceStock, Ground, HostCell
 from earmark.core.fit.guest import Guest, GuestNeed
+from earmark.core.fit.proof import certify
+from earmark.core.fit.proof.certify import NOT_CHECKED, check
 from earmark.core.model.ids import UnitId
 from earmark.core.model.refusal import Certificate
 from earmark.core.model.request import DeviceRequest
@@ -228,4 +228,4 @@ def test_the_check_shares_nothing_with_the_search() -> None:
     trees = [ast.parse((folder / f"{part}.py").read_text()) for part in parts]
     used = {node.module for tree in trees for node in ast.walk(tree) if isinstance(node, ast.ImportFrom) and node.module}
     own = {name.removeprefix("earmark.core.fit.") for name in used if name.startswith("earmark.core.fit.")}
-    assert own == {"guest", "ground", "certify_devices"}
+    assert own == {"guest", "ground", "proof.certify_devices"}

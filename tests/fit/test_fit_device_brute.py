@@ -8,7 +8,7 @@ from msgspec.structs import replace
 from tests.fit.device_brute import Case, chosen_key, key_of, random_case, ways
 from tests.fit.worlds import SEEDS, random
 
-from earmark.core.fit.devices import offered
+from earmark.core.fit.devices.offer import offered
 
 pytestmark = pytest.mark.long
 

@@ -7,10 +7,10 @@ import pytest
 from msgspec.structs import replace
 from tests.fit.worlds import BARE, World, machine
 
-from earmark.core.fit.device_rows import kept_out, stock_of
+from earmark.core.fit.devices.rows import kept_out, stock_of
 from earmark.core.fit.fit import fit
-from earmark.core.fit.judge import judge
-from earmark.core.fit.recheck import check_refusal
+from earmark.core.fit.proof.judge import judge
+from earmark.core.fit.proof.recheck import check_refusal
 from earmark.core.ledger.audit import audit_node
 from earmark.core.ledger.pairing import paired
 from earmark.core.ledger.state import NodeState

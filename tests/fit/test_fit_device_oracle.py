@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from earmark.core.fit.devices import Offer, offered
+from earmark.core.fit.devices.offer import Offer, offered
 from earmark.core.fit.ground import DeviceStock
 from earmark.core.model.exclusion import slot_table
 from earmark.core.model.ids import UnitId

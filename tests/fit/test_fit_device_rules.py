@@ -7,8 +7,8 @@ from collections.abc import Iterable
 import pytest
 from msgspec.structs import replace
 
-from earmark.core.fit.device_flow import PLANS_MAX, Supply, Undecided
-from earmark.core.fit.devices import offered
+from earmark.core.fit.devices.flow import PLANS_MAX, Supply, Undecided
+from earmark.core.fit.devices.offer import offered
 from earmark.core.fit.ground import DeviceStock
 from earmark.core.model.exclusion import slot_table
 from earmark.core.model.ids import ResourceClass, Trait, UnitId

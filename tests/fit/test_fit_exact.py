@@ -19,10 +19,10 @@ from tests.fit.ground_judge import problems
 from tests.fit.grounds import Case, random, random_case, random_large_case
 from tests.fit.worlds import SEEDS
 
-from earmark.core.fit.certify import NOT_CHECKED, check
 from earmark.core.fit.ground import DeviceStock, Ground, HostCell, PageOffer
 from earmark.core.fit.guest import Guest, GuestNeed
-from earmark.core.fit.search import Found, find
+from earmark.core.fit.proof.certify import NOT_CHECKED, check
+from earmark.core.fit.search.find import Found, find
 from earmark.core.model.cpuset import mask_of
 from earmark.core.model.ids import UnitId
 from earmark.core.model.refusal import Certificate, Refusal
@@ -108,7 +108,7 @@ def test_what_has_no_order_gives_none(seed: int) -> None:
 def test_the_answer_does_not_depend_on_the_seed_of_hashes() -> None:
     """Two interpreters with other hash seeds give the same placements, devices and certificates, byte for byte."""
     script = (
-        "import hashlib; from tests.fit.grounds import random_case; from earmark.core.fit.search import find\n"
+        "import hashlib; from tests.fit.grounds import random_case; from earmark.core.fit.search.find import find\n"
         "print(hashlib.sha256(repr([find(*random_case(seed)) for seed in range(300)]).encode()).hexdigest())"
     )
     said = set()

@@ -8,7 +8,7 @@ from msgspec.structs import replace
 from tests.fit.worlds import BARE, World, amounts, machine, requests, sriov, units, worlds
 
 from earmark.core.fit.fit import fit
-from earmark.core.fit.judge import judge
+from earmark.core.fit.proof.judge import judge
 from earmark.core.model.cpuset import mask_of
 from earmark.core.model.exclusion import slot_table
 from earmark.core.model.grant import AmountRow, Grant, GrantCell, Pin, UnitRow

@@ -10,7 +10,7 @@ from tests.fit.test_fit_live_proof import bound_request
 from tests.fit.worlds import SEEDS, World, random, random_world
 
 from earmark.core.fit.fit import fit
-from earmark.core.fit.judge import judge
+from earmark.core.fit.proof.judge import judge
 from earmark.core.model.grant import Grant
 from earmark.core.model.request import Request
 from earmark.core.model.topology import Machine

@@ -11,10 +11,10 @@ from msgspec.structs import replace
 from tests.fit.brute_ground import possible
 from tests.fit.worlds import BARE, KINDS, SEEDS, World, machine, random, random_world, sriov, units
 
-from earmark.core.fit.certify import check
 from earmark.core.fit.fit import answered, fit
 from earmark.core.fit.hints import TRIES_MAX, suggestions
-from earmark.core.fit.question import confirmed, question_of
+from earmark.core.fit.proof.certify import check
+from earmark.core.fit.proof.question import confirmed, question_of
 from earmark.core.fit.request import check_request
 from earmark.core.model.grant import Grant
 from earmark.core.model.refusal import Certificate, Refusal

@@ -6,7 +6,7 @@ import pytest
 from tests.fit.worlds import BARE, World, machine
 
 from earmark.core.fit.fit import fit
-from earmark.core.fit.judge import judge
+from earmark.core.fit.proof.judge import judge
 from earmark.core.fit.request import check_request
 from earmark.core.model.grant import Grant
 from earmark.core.model.ids import ResourceClass, Trait

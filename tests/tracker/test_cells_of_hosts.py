@@ -8,8 +8,8 @@ from tests.fit.worlds import BARE, World, machine, sriov
 from tests.tracker.test_instances_and_moves import B, built, opened, with_second
 
 from earmark.core.fit.fit import fit
-from earmark.core.fit.judge import judge
 from earmark.core.fit.layout import build_layout
+from earmark.core.fit.proof.judge import judge
 from earmark.core.model.grant import Grant
 from earmark.core.model.refusal import Refusal
 from earmark.core.model.request import DeviceRequest, Request

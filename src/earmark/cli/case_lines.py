@@ -25,8 +25,8 @@ from earmark.cli.output_cases import CaseCellOut, CaseOut, CertificateOut
 from earmark.cli.phrases import reason_line
 from earmark.cli.request_options import shown
 from earmark.clock import SystemClock
-from earmark.core.fit.case_answers import Answer, answer, malformed
-from earmark.core.fit.case_format import LINE_BYTES_MAX, name_of, read_case
+from earmark.core.fit.cases.answers import Answer, answer, malformed
+from earmark.core.fit.cases.format import LINE_BYTES_MAX, name_of, read_case
 from earmark.errors import HostUnavailable, InvalidRecord
 
 GZIP_MAGIC = b"\x1f\x8b"

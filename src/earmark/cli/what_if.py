@@ -11,7 +11,7 @@ from earmark.cli.request_options import Asked, request_options
 from earmark.cli.session import Session
 from earmark.cli.verb import Verb
 from earmark.cli.views import fit_out
-from earmark.core.fit.question import confirmed
+from earmark.core.fit.proof.question import confirmed
 from earmark.core.ledger.endings import with_endings
 from earmark.core.model.grant import Grant
 from earmark.core.model.refusal import Refusal

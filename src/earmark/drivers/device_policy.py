@@ -15,7 +15,7 @@ import msgspec
 from msgspec import Meta
 from msgspec.structs import replace
 
-from earmark.core.fit.device_policy import check_policy
+from earmark.core.fit.devices.policy import check_policy
 from earmark.core.model.device_rule import NAMED_MAX, RULES_MAX, DeviceRule, NamedResource
 from earmark.core.model.ids import ResourceClass
 from earmark.core.model.node import NetworkCells, NodeSettings

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
-from earmark.core.fit.device_rows import stock_of
+from earmark.core.fit.devices.rows import stock_of
 from earmark.core.ledger.allocations import allocations
 from earmark.core.ledger.figures import Amounts, figures
 from earmark.core.model.claim import Claim

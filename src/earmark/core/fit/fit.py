@@ -6,16 +6,16 @@ that wants CPUs of its own, a page size or cells is bound to host cells and sear
 
 from collections.abc import Iterable, Sequence
 
-from earmark.core.fit.device_match import CLASS_PREFIX, wanted
-from earmark.core.fit.device_rows import amount_rows, device_rows, kept_out, stock_of
+from earmark.core.fit.devices.match import CLASS_PREFIX, wanted
+from earmark.core.fit.devices.rows import amount_rows, device_rows, kept_out, stock_of
 from earmark.core.fit.free import Supply
 from earmark.core.fit.ground import Ground
 from earmark.core.fit.guest import guest_of, is_bound
 from earmark.core.fit.layout import ROOT_DISK
 from earmark.core.fit.live_ground import NO_STOCK, ground_of
-from earmark.core.fit.pairs import pages_of
 from earmark.core.fit.request import check_request
-from earmark.core.fit.search import Found, Placed, find
+from earmark.core.fit.search.find import Found, Placed, find
+from earmark.core.fit.search.pairs import pages_of
 from earmark.core.fit.shortfalls import floating_reasons, node_reasons, plain_reasons
 from earmark.core.model.cpuset import iterate
 from earmark.core.model.grant import AmountRow, Grant, GrantCell, Pin, UnitRow, Use

@@ -1,7 +1,7 @@
 """What the search stands on: the host cells as they are now, the devices that could be given, and what the whole node allows.
 
 Rules of this file: plain numbers and masks, nothing of where they come from. A live node and a case of a bulk what-if are made into the same
-ground (`live_ground.py`, `cases.py`), so that both are answered by the same search. Everything is sorted by id.
+ground (`live_ground.py`, `cases/ground.py`), so that both are answered by the same search. Everything is sorted by id.
 """
 
 from __future__ import annotations

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 
 from msgspec.structs import replace
 
-from earmark.core.fit.devices import policy_of
+from earmark.core.fit.devices.match import policy_of
 from earmark.core.fit.free import Supply
 from earmark.core.fit.guest import is_bound
 from earmark.core.fit.refusal import CPU

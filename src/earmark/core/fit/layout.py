@@ -14,8 +14,8 @@ from typing import Protocol
 import immutables
 import msgspec
 
-from earmark.core.fit import device_policy
-from earmark.core.fit.device_groups import above_of, groups_of
+from earmark.core.fit.devices import policy as device_policy
+from earmark.core.fit.devices.groups import above_of, groups_of
 from earmark.core.model.cpuset import cpus_of, format_cpu_list, mask_of
 from earmark.core.model.exclusion import slot_table
 from earmark.core.model.ids import (

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from earmark.core.fit.device_rows import given_shares
+from earmark.core.fit.devices.rows import given_shares
 from earmark.core.fit.ground import WHOLE
 from earmark.core.ledger.fold import recomputed
 from earmark.core.ledger.rows import SlotRow, slot_rows

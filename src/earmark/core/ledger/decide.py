@@ -124,7 +124,7 @@ def place(state: NodeState, command: c.HoldClaim) -> Grant | Refusal:
     if command.grant is None:
         found = fit(command.request, supply)
         return with_holders(found, state) if isinstance(found, Refusal) else identified(found, supply.layout)
-    from earmark.core.fit.judge import judge  # noqa: PLC0415 - only for grants that are prescribed
+    from earmark.core.fit.proof.judge import judge  # noqa: PLC0415 - only for grants that are prescribed
 
     refusal = judge(command.grant, supply, command.request)
     return with_holders(refusal, state) if refusal is not None else identified(command.grant, supply.layout)

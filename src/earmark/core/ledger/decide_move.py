@@ -11,7 +11,7 @@ from typing import Any
 
 import immutables
 
-from earmark.core.fit.device_policy import NAMED
+from earmark.core.fit.devices.policy import NAMED
 from earmark.core.ledger import commands as c
 from earmark.core.ledger import events as e
 from earmark.core.ledger import life_commands as lc

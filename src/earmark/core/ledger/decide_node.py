@@ -6,7 +6,7 @@ import re
 
 import msgspec
 
-from earmark.core.fit.device_policy import unit_classes
+from earmark.core.fit.devices.policy import unit_classes
 from earmark.core.fit.layout import build_layout
 from earmark.core.ledger import commands as c
 from earmark.core.ledger import events as e

@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from earmark.core.fit.device_policy import MDEV, Applied, applied, mdev_type_of, policy_notes
+from earmark.core.fit.devices.policy import MDEV, Applied, applied, mdev_type_of, policy_notes
 from earmark.core.ledger.state import NodeState
 from earmark.core.model.ids import UnitId
 from earmark.core.model.node import NodeSettings

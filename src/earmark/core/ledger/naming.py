@@ -15,7 +15,7 @@ from typing import NamedTuple
 import immutables
 from msgspec.structs import replace
 
-from earmark.core.fit.device_policy import MDEV, parent_local
+from earmark.core.fit.devices.policy import MDEV, parent_local
 from earmark.core.model.exclusion import PCI_ADDRESS
 from earmark.core.model.ids import UNIT, UnitId
 from earmark.core.model.topology import IDENTITY_PARTS, MIG, MIG_PARENT, Device, Machine, fuller, identities_contradict

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 
-from earmark.core.fit.device_policy import NAMED
+from earmark.core.fit.devices.policy import NAMED
 from earmark.core.ledger import events as e
 from earmark.core.ledger.state import NodeState
 from earmark.core.model.claim import Claim

@@ -6,8 +6,8 @@ become one of another. Where that cannot be told, kind by kind (`moves.device_pa
 
 from __future__ import annotations
 
-from earmark.core.fit.agree_devices import dealt
 from earmark.core.fit.layout import Layout
+from earmark.core.fit.proof.agree_devices import dealt
 from earmark.core.ledger.moves import Kinds, device_pairs
 from earmark.core.ledger.same_types import pairing_kind
 from earmark.core.model.claim import Claim

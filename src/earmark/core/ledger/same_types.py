@@ -10,7 +10,7 @@ from collections import Counter
 
 from msgspec.structs import replace
 
-from earmark.core.fit.device_policy import MDEV_TYPE_TAG, mdev_type_of
+from earmark.core.fit.devices.policy import MDEV_TYPE_TAG, mdev_type_of
 from earmark.core.ledger.state import NodeState
 from earmark.core.model.claim import Claim
 from earmark.core.model.grant import Grant

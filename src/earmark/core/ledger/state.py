@@ -9,7 +9,7 @@ from collections.abc import Iterator
 import immutables
 import msgspec
 
-from earmark.core.fit.device_policy import MDEV, NAMED, parent_local
+from earmark.core.fit.devices.policy import MDEV, NAMED, parent_local
 from earmark.core.fit.free import CPU_PREFIX, EMPTY, Free, Supply
 from earmark.core.fit.layout import Layout, build_layout
 from earmark.core.ledger.codec import NOT_JSON, Head

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 
-from earmark.core.fit.device_match import CLASS_PREFIX, wanted
+from earmark.core.fit.devices.match import CLASS_PREFIX, wanted
 from earmark.core.fit.free import CPU_PREFIX
 from earmark.core.fit.layout import ROOT_DISK, Layout
 from earmark.core.fit.memory import pages_for
@@ -57,7 +57,7 @@ def request_reasons(grant: Grant, layout: Layout, request: Request) -> list[Reas
         if wished != found
     ]
     if wishes or any(row.use == "device" for row in grant.units) or any(row.pool.startswith("share:") for row in grant.amounts):
-        from earmark.core.fit.agree_devices import device_mismatches  # noqa: PLC0415 - the solver of devices, where there are some
+        from earmark.core.fit.proof.agree_devices import device_mismatches  # noqa: PLC0415 - the solver of devices, where there are some
 
         reasons += device_mismatches(grant, layout, request, wishes)
     if grant.amount(disk_pool(ROOT_DISK)) not in (0, request.disk_bytes):

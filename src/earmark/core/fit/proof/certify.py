@@ -13,9 +13,9 @@ from typing import NamedTuple
 
 from msgspec.structs import replace
 
-from earmark.core.fit.certify_devices import DeviceCheck, TooLarge
 from earmark.core.fit.ground import Ground, HostCell
 from earmark.core.fit.guest import Guest, GuestNeed, Kind
+from earmark.core.fit.proof.certify_devices import DeviceCheck, TooLarge
 from earmark.core.model.cpuset import cpus_of
 from earmark.core.model.refusal import Certificate
 from earmark.core.model.request import DeviceRequest, ThreadPolicy

@@ -7,13 +7,13 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from earmark.core.fit.certify import NOT_CHECKED, check
-from earmark.core.fit.device_rows import stock_of
-from earmark.core.fit.devices import wanted
+from earmark.core.fit.devices.match import wanted
+from earmark.core.fit.devices.rows import stock_of
 from earmark.core.fit.free import Supply
 from earmark.core.fit.ground import Ground
 from earmark.core.fit.guest import Guest, guest_of, is_bound
 from earmark.core.fit.live_ground import NO_STOCK, ground_of
+from earmark.core.fit.proof.certify import NOT_CHECKED, check
 from earmark.core.model.refusal import Certificate
 from earmark.core.model.request import DeviceRequest, Request
 

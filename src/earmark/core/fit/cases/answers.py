@@ -1,6 +1,6 @@
 """The answer to a case: a placement, or a refusal with a certificate that was checked, or what is wrong with the request.
 
-Rules of this file: a no is said only with a certificate that another program text has checked (`certify.py`); a search that stopped at a bound,
+Rules of this file: a no is said only with a certificate that another program text has checked (`proof/certify.py`); a search that stopped at a bound,
 or a certificate that does not hold, is no answer, and says so. A guest without cells needs room on the whole host, and devices wherever
 they are.
 """
@@ -12,14 +12,14 @@ from typing import NamedTuple
 
 import msgspec
 
-from earmark.core.fit import certify
-from earmark.core.fit.case_format import Case, Limits, limit_of
-from earmark.core.fit.cases import device_requests, ground_of_case, said_texts
-from earmark.core.fit.devices import Undecided
+from earmark.core.fit.cases.format import Case, Limits, limit_of
+from earmark.core.fit.cases.ground import device_requests, ground_of_case, said_texts
+from earmark.core.fit.devices.flow import Undecided
 from earmark.core.fit.ground import Ground
 from earmark.core.fit.guest import Guest, guest_of, is_bound
+from earmark.core.fit.proof import certify
 from earmark.core.fit.refusal import broken_rule, short
-from earmark.core.fit.search import Found, Placed, find
+from earmark.core.fit.search.find import Found, Placed, find
 from earmark.core.flavor.affinity import pci_affinity
 from earmark.core.flavor.flavor import Flavor, Image
 from earmark.core.flavor.translate import translate

@@ -12,9 +12,9 @@ from itertools import combinations
 import immutables
 from msgspec.structs import replace
 
-from earmark.core.fit.certify_devices import DeviceCheck, TooLarge
 from earmark.core.fit.free import Supply
 from earmark.core.fit.ground import DeviceStock
+from earmark.core.fit.proof.certify_devices import DeviceCheck, TooLarge
 from earmark.core.model.ids import Slot, UnitId
 from earmark.core.model.refusal import Reason
 from earmark.core.model.request import DeviceRequest, Request, ResourceAmount

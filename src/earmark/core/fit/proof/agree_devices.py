@@ -10,10 +10,10 @@ from collections.abc import Iterator, Mapping, Sequence
 
 import immutables
 
-from earmark.core.fit.device_flow import Undecided
-from earmark.core.fit.device_match import ANY_PCI, CLASS_PREFIX, policy_of
-from earmark.core.fit.device_offer import offered
-from earmark.core.fit.device_rows import given_shares
+from earmark.core.fit.devices.flow import Undecided
+from earmark.core.fit.devices.match import ANY_PCI, CLASS_PREFIX, policy_of
+from earmark.core.fit.devices.offer import offered
+from earmark.core.fit.devices.rows import given_shares
 from earmark.core.fit.ground import DeviceStock
 from earmark.core.fit.guest import is_bound
 from earmark.core.fit.layout import Layout

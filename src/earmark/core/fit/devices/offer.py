@@ -13,10 +13,10 @@ from typing import NamedTuple
 
 from msgspec.structs import replace
 
-from earmark.core.fit.device_choice import Board, Choice, Pick, Tally, Wanted, best, possible, request_order
-from earmark.core.fit.device_match import ALLOWED, NEAR, nearness, policy_of
-from earmark.core.fit.device_pools import Pool, pools_of
-from earmark.core.fit.device_reasons import reasons_of
+from earmark.core.fit.devices.choice import Board, Choice, Pick, Tally, Wanted, best, possible, request_order
+from earmark.core.fit.devices.match import ALLOWED, NEAR, nearness, policy_of
+from earmark.core.fit.devices.pools import Pool, pools_of
+from earmark.core.fit.devices.reasons import reasons_of
 from earmark.core.fit.ground import DeviceStock
 from earmark.core.model.refusal import Reason
 from earmark.core.model.request import DeviceRequest

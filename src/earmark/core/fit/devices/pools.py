@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from earmark.core.fit.device_match import ANY_PCI, asked_of, is_pci, suits
+from earmark.core.fit.devices.match import ANY_PCI, asked_of, is_pci, suits
 from earmark.core.fit.ground import WHOLE, DeviceStock
 from earmark.core.model.ids import Slot, UnitId
 from earmark.core.model.request import DeviceRequest

@@ -13,7 +13,7 @@ from typing import NamedTuple
 import immutables
 from msgspec.structs import replace
 
-from earmark.core.fit.device_match import asked_of, suits
+from earmark.core.fit.devices.match import asked_of, suits
 from earmark.core.fit.free import Supply
 from earmark.core.fit.ground import WHOLE, DeviceStock
 from earmark.core.fit.layout import Layout

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 
-from earmark.core.fit.device_rows import given_shares
+from earmark.core.fit.devices.rows import given_shares
 from earmark.core.fit.free import Supply
 from earmark.core.fit.ground import WHOLE
 from earmark.core.fit.refusal import about_unit, broken_rule, mismatch, short

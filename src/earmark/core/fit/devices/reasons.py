@@ -11,14 +11,14 @@ from typing import TYPE_CHECKING
 
 from msgspec.structs import replace
 
-from earmark.core.fit.device_choice import Board, Wanted, oracle, possible
-from earmark.core.fit.device_flow import SHORTAGE, Undecided
+from earmark.core.fit.devices.choice import Board, Wanted, oracle, possible
+from earmark.core.fit.devices.flow import SHORTAGE, Undecided
 from earmark.core.fit.refusal import short
 from earmark.core.model.refusal import Reason
 from earmark.core.model.request import DeviceRequest
 
 if TYPE_CHECKING:
-    from earmark.core.fit.device_offer import Offer, Part
+    from earmark.core.fit.devices.offer import Offer, Part
 
 
 def reasons_of(offer: Offer, cells: frozenset[int] | None) -> list[Reason]:

@@ -12,17 +12,16 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from earmark.core.fit.ground import DeviceStock, Ground, HostCell, PageOffer
 from earmark.core.fit.guest import Guest, GuestNeed, Kind
-from earmark.core.fit.matching import Hall, cheapest, independent, matching
-from earmark.core.fit.nearby import Nearby, nearby
-from earmark.core.fit.pairs import Option, ordinary_bytes, pair
-from earmark.core.fit.places import Choice
-from earmark.core.fit.ranking import Ranking, ranking_of, unranked
+from earmark.core.fit.search.matching import Hall, cheapest, independent, matching
+from earmark.core.fit.search.pairs import Option, ordinary_bytes, pair
+from earmark.core.fit.search.places import Choice
+from earmark.core.fit.search.ranking import Nearby, Ranking, nearby, ranking_of, unranked
 from earmark.core.model.cpuset import iterate, mask_of
 from earmark.core.model.request import DeviceRequest
 from earmark.core.model.topology import Device
 
 if TYPE_CHECKING:
-    from earmark.core.fit.devices import Offer
+    from earmark.core.fit.devices.offer import Offer
 
 STEPS_MAX = 4000
 """So many sets of cells are looked into before a search gives up."""
@@ -90,7 +89,7 @@ def _offer(requests: Sequence[DeviceRequest], stock: DeviceStock) -> Offer | Non
     """Return what a stock offers to some requests, None where nothing is asked for."""
     if not requests:
         return None
-    from earmark.core.fit.devices import offered  # noqa: PLC0415 - the solver of devices, for those who ask for some
+    from earmark.core.fit.devices.offer import offered  # noqa: PLC0415 - the solver of devices, for those who ask for some
 
     return offered(requests, stock)
 

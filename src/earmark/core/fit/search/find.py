@@ -14,10 +14,10 @@ from msgspec.structs import replace
 
 from earmark.core.fit.ground import Ground
 from earmark.core.fit.guest import Guest
-from earmark.core.fit.matching import Hall
-from earmark.core.fit.pairs import explain, ordinary_bytes
 from earmark.core.fit.refusal import CPU, short
-from earmark.core.fit.solving import STEPS_MAX, Found, Impossible, Placed, Problem, Undecided, problem_of, solve
+from earmark.core.fit.search.matching import Hall
+from earmark.core.fit.search.pairs import explain, ordinary_bytes
+from earmark.core.fit.search.solving import STEPS_MAX, Found, Impossible, Placed, Problem, Undecided, problem_of, solve
 from earmark.core.model.cpuset import cpus_of, iterate
 from earmark.core.model.ids import MEMORY
 from earmark.core.model.refusal import Certificate, Reason, Refusal
@@ -25,7 +25,7 @@ from earmark.core.model.request import DeviceRequest
 from earmark.core.model.units import counted
 
 if TYPE_CHECKING:
-    from earmark.core.fit.devices import Offer
+    from earmark.core.fit.devices.offer import Offer
 
 __all__ = ["Found", "Placed", "find"]
 
@@ -43,7 +43,7 @@ def find(guest: Guest | None, ground: Ground, requests: Sequence[DeviceRequest] 
     """
     if not requests and guest is not None:
         return _found(guest, ground, ())
-    from earmark.core.fit.devices import Undecided as DevicesUndecided  # noqa: PLC0415 - the solver of devices, for those who ask for some
+    from earmark.core.fit.devices.flow import Undecided as DevicesUndecided  # noqa: PLC0415 - the solver of devices, for those who ask for some
 
     try:
         return _floating(ground, requests) if guest is None else _found(guest, ground, requests)
@@ -63,7 +63,7 @@ def _found(guest: Guest, ground: Ground, requests: Sequence[DeviceRequest]) -> F
 
 def _floating(ground: Ground, requests: Sequence[DeviceRequest]) -> Found | Refusal:
     """Look for the devices of a guest without cells."""
-    from earmark.core.fit.devices import offered  # noqa: PLC0415 - as above
+    from earmark.core.fit.devices.offer import offered  # noqa: PLC0415 - as above
 
     offer = offered(requests, ground.stock)
     chosen = offer.choose(None)

@@ -4,29 +4,60 @@ In order: wished devices that are not near the cell; CPUs taken of CPU 0's core;
 vCPUs alone on a core; whole cores broken; the page size. Then, for a guest of several cells, the distances between its host cells. Then
 cache domains touched; devices near the cell that this guest does not want; under `pack` the fullest cells; the cells' numbers.
 
+What devices lie near which cell is counted for each request alone, whatever excludes what, so the counts are never too low: the search prunes
+by them before it asks for the devices themselves.
+
 Rules of this file: the tuples are packed into whole numbers, whose sums compare as the sums of the tuples do. Everything but the distances is
 exact (cheapest assignment); of the distances BALLS_MAX neighbourhoods are compared, each grown around one cell until the guest fits in it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import NamedTuple
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, NamedTuple
 
+from earmark.core.fit.devices.match import policy_of
 from earmark.core.fit.ground import Ground, HostCell
 from earmark.core.fit.guest import Guest, GuestNeed, Kind
-from earmark.core.fit.matching import Hall, cheapest, matching
-from earmark.core.fit.nearby import Nearby
-from earmark.core.fit.pairs import Option
-from earmark.core.fit.places import NOTHING, Choice, place
+from earmark.core.fit.search.matching import Hall, cheapest, matching
+from earmark.core.fit.search.pairs import Option
+from earmark.core.fit.search.places import NOTHING, Choice, place
 from earmark.core.model.cpuset import iterate
 from earmark.core.model.inventory import RATIO_ONE
+from earmark.core.model.request import DeviceRequest
+
+if TYPE_CHECKING:
+    from earmark.core.fit.devices.offer import Offer
 
 BALLS_MAX = 8
 FIELD = 64
 """Bits for each place of a tuple: more than any sum of its values over a guest's cells needs."""
 
 Costs = tuple[tuple[int | None, ...], ...]
+
+
+class Nearby(NamedTuple):
+    """For each device request the number of devices that answer it by cell (None: without a cell)."""
+
+    requests: tuple[DeviceRequest, ...]
+    counts: tuple[Mapping[int | None, int], ...]
+
+    def misses(self, cell: int) -> int:
+        """Return how many wished devices a cell has not."""
+        return sum(max(0, request.count - counts.get(cell, 0)) for request, counts in zip(self.requests, self.counts, strict=True))
+
+    def enough(self, chosen: Iterable[int], left: Sequence[int], room: int) -> bool:
+        """Say whether some cells and so many more could suffice, counting each request alone and taking the richest cells."""
+        listed = tuple(chosen)
+        for request, counts in zip(self.requests, self.counts, strict=True):
+            policy = policy_of(request)
+            if policy not in ("required", "legacy"):
+                continue
+            have = sum(counts.get(cell, 0) for cell in listed) + (counts.get(None, 0) if policy == "legacy" else 0)
+            more = sorted((counts.get(cell, 0) for cell in left), reverse=True)[:room]
+            if have + sum(more) < request.count:
+                return False
+        return True
 
 
 class Ranking(NamedTuple):
@@ -175,3 +206,16 @@ def _grown(rows: Sequence[int], forced: int, distances: Sequence[int]) -> tuple[
         if ball.bit_count() >= len(rows) and not isinstance(matching([row & ball for row in rows]), Hall):
             return ball, radius
     return 0, 0
+
+
+def nearby(offer: Offer | None) -> Nearby:
+    """Count the devices of an offer (None: none are asked for)."""
+    if offer is None:
+        return Nearby((), ())
+    counts: list[dict[int | None, int]] = [{} for _ in offer.requests]
+    for part in offer.parts:
+        for number in part.requests:
+            for pool in part.pools:
+                if pool.mask >> number & 1:
+                    counts[number][pool.cell] = counts[number].get(pool.cell, 0) + len(pool.devices)
+    return Nearby(offer.requests, tuple(counts))

@@ -6,12 +6,12 @@ own CPUs, memory backed by amounts). Policies (threads, affinity, page choice) a
 
 from __future__ import annotations
 
-from earmark.core.fit.agree import consistency_reasons, request_reasons
 from earmark.core.fit.cpus import cell_capacity, shared_room
-from earmark.core.fit.device_rows import blocked_slots
+from earmark.core.fit.devices.rows import blocked_slots
 from earmark.core.fit.free import CPU_PREFIX, Supply, cpu_mask
-from earmark.core.fit.judge_devices import device_reason, group_reasons, share_reasons
 from earmark.core.fit.memory import ordinary_used, stock_reasons
+from earmark.core.fit.proof.agree import consistency_reasons, request_reasons
+from earmark.core.fit.proof.judge_devices import device_reason, group_reasons, share_reasons
 from earmark.core.fit.refusal import about_unit, broken_rule, mismatch, short
 from earmark.core.fit.request import check_request
 from earmark.core.model.cpuset import CPU_MAX

@@ -11,8 +11,8 @@ from typing import NamedTuple
 
 from earmark.core.fit.ground import Ground, HostCell, PageOffer
 from earmark.core.fit.guest import Guest, GuestNeed
-from earmark.core.fit.places import PAIR, can_place, isolable, least_leaving
 from earmark.core.fit.refusal import CPU, broken_rule, short
+from earmark.core.fit.search.places import PAIR, can_place, isolable, least_leaving
 from earmark.core.model.inventory import RATIO_ONE
 from earmark.core.model.refusal import Reason
 from earmark.core.model.units import KIB, counted, format_bytes, format_ratio

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 
 from earmark.core.fit.free import Supply
-from earmark.core.fit.recheck_devices import DEVICE, check_excluded, check_kept_out, check_short_devices
+from earmark.core.fit.proof.recheck_devices import DEVICE, check_excluded, check_kept_out, check_short_devices
 from earmark.core.model.ids import PoolId, ResourceClass
 from earmark.core.model.inventory import Inventory
 from earmark.core.model.refusal import Reason, Refusal

@@ -12,8 +12,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
-from earmark.core.fit.device_flow import SHORTAGE, Supply, Undecided
-from earmark.core.fit.device_pools import Pool
+from earmark.core.fit.devices.flow import SHORTAGE, Supply, Undecided
+from earmark.core.fit.devices.pools import Pool
 from earmark.core.model.request import DeviceRequest
 from earmark.core.model.topology import Device
 

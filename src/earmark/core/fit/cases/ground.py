@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping
 
 import immutables
 
-from earmark.core.fit.case_format import Case, CaseCell, CaseDevice, CaseHost, Limits, Pages, PciRequest, Said, limit_of, text_of
+from earmark.core.fit.cases.format import Case, CaseCell, CaseDevice, CaseHost, Limits, Pages, PciRequest, Said, limit_of, text_of
 from earmark.core.fit.ground import DeviceStock, Ground, HostCell, PageOffer
 from earmark.core.fit.guest import Guest
 from earmark.core.model.cpuset import cpus_of, mask_of

@@ -1,0 +1,1 @@
+"""Cases of a bulk what-if: read, searched and answered."""
