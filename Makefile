@@ -27,10 +27,10 @@ lint: $(STAMP) ## style, types, floors, secrets, generated pages
 	@bash tools/lint.sh
 
 docs: $(STAMP) ## make the generated pages again
-	@$(PY) tools/rules_page.py
-	@$(PY) tools/settings_page.py
-	@$(PY) tools/events_page.py
-	@$(PY) tools/cli_page.py
+	@$(PY) -m tools.rules_page
+	@$(PY) -m tools.settings_page
+	@$(PY) -m tools.events_page
+	@$(PY) -m tools.cli_page
 
 accounts: $(STAMP) ## replay recorded lives of instances (FILE=…, plain or .gz) and compare every book; STORE=sqlite
 	@test -n "$(FILE)" || { echo "make accounts FILE=recording.jsonl[.gz]: FILE is not given" >&2; exit 2; }

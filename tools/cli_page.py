@@ -9,6 +9,7 @@ from typing import Any
 
 import click
 import msgspec
+from tools.made import written
 
 from earmark.cli import output as o
 from earmark.cli import output_cases as cases
@@ -260,17 +261,5 @@ def schema_file() -> str:
     return msgspec.json.format(msgspec.json.encode(whole), indent=1).decode() + "\n"
 
 
-def main(arguments: list[str]) -> int:
-    """Write the pages, or with --check return 1 if one is not up to date."""
-    stale = 0
-    for page, text in ((CLI, cli_page()), (JSON, json_page()), (SCHEMA, schema_file())):
-        if "--check" not in arguments:
-            page.write_text(text)
-        elif not page.exists() or page.read_text() != text:
-            print(f"{page.name} is not up to date: make docs")
-            stale = 1
-    return stale
-
-
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(written({CLI: cli_page(), JSON: json_page(), SCHEMA: schema_file()}, sys.argv[1:]))

@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import msgspec
+from tools.made import written
 
 from earmark.core.ledger import codec, events
 
@@ -88,17 +89,5 @@ def page() -> str:
     return "".join(parts)
 
 
-def main(arguments: list[str]) -> int:
-    """Write the page, or with --check return 1 if it is not up to date."""
-    text = page()
-    if "--check" in arguments:
-        fresh = PAGE.exists() and PAGE.read_text() == text
-        if not fresh:
-            print(f"{PAGE.name} is not up to date: make docs")
-        return 0 if fresh else 1
-    PAGE.write_text(text)
-    return 0
-
-
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(written({PAGE: page()}, sys.argv[1:]))

@@ -11,8 +11,8 @@ step "format (ruff format)" "$BIN/ruff" format --check --no-cache --quiet
 step "types (mypy --strict)" "$BIN/mypy" --no-error-summary
 step "floors (import-linter)" "$BIN/lint-imports" --no-cache --no-logo
 step "secrets and places" "$BIN/python" tools/secret_scan.py
-step "generated: rules" "$BIN/python" tools/rules_page.py --check
-step "generated: settings" "$BIN/python" tools/settings_page.py --check
-step "generated: events" "$BIN/python" tools/events_page.py --check
-step "generated: command line" "$BIN/python" tools/cli_page.py --check
+step "generated: rules" "$BIN/python" -m tools.rules_page --check
+step "generated: settings" "$BIN/python" -m tools.settings_page --check
+step "generated: events" "$BIN/python" -m tools.events_page --check
+step "generated: command line" "$BIN/python" -m tools.cli_page --check
 echo "lint: all well"

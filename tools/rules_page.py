@@ -13,6 +13,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
+from tools.made import written
+
 ROOT = Path(__file__).resolve().parents[1]
 SOURCE = ROOT / "docs/reference/rules.toml"
 PAGE = ROOT / "docs/reference/rules.md"
@@ -148,16 +150,10 @@ def main(arguments: list[str]) -> int:
     """Write the page, or with --check return 1 if it is not up to date or a rule has nothing to show."""
     rules, capabilities, groups = load()
     marked = marked_tests()
-    text = page(rules, capabilities, groups, marked)
     wrong = problems(rules, marked)
-    if "--check" in arguments:
-        if not PAGE.exists() or PAGE.read_text() != text:
-            wrong.append(f"{PAGE.name} is not up to date: make docs")
-    else:
-        PAGE.write_text(text)
     for line in wrong:
         print(line)
-    return 1 if wrong else 0
+    return written({PAGE: page(rules, capabilities, groups, marked)}, arguments) + len(wrong)
 
 
 if __name__ == "__main__":
