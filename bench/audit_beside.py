@@ -10,13 +10,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from earmark.core.ledger.commands import Answer
 from earmark.core.model.node import NodeSettings
 from earmark.core.model.request import Request
 from earmark.core.model.units import MIB
 from earmark.stores.sqlite.store import SqliteStore
 from earmark.testing import bench
-from ground import microseconds, quick, report, spread
+from ground import claimed, microseconds, quick, report, spread
 
 LIVE = 50 if quick() else 1_000
 TIMES = 20 if quick() else 800
@@ -55,10 +54,7 @@ def main() -> None:
         tracker = world.tracker
 
         def pair() -> None:
-            answer = tracker.hold(WISH, confirm=True)
-            if not isinstance(answer, Answer) or answer.claim_id is None:
-                raise TypeError(f"refused: {answer}")
-            tracker.release(answer.claim_id)
+            claimed(tracker, WISH)
 
         for number in range(LIVE):
             tracker.hold(WISH, consumer=f"vm-{number}", confirm=True)

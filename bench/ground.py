@@ -16,6 +16,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from earmark.core.ledger.commands import Answer
+from earmark.core.model.request import Request
+from earmark.tracker.tracker import Tracker
+
 RESULTS = Path(__file__).resolve().parent / "results"
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -56,6 +60,14 @@ def microseconds(step: Callable[[], object], times: int) -> list[float]:
         step()
         samples.append((time.perf_counter_ns() - start) / 1000)
     return samples
+
+
+def claimed(tracker: Tracker, wish: Request) -> None:
+    """Claim and release; raises TypeError if the claim is refused."""
+    answer = tracker.hold(wish, confirm=True)
+    if not isinstance(answer, Answer) or answer.claim_id is None:
+        raise TypeError(f"refused: {answer}")
+    tracker.release(answer.claim_id)
 
 
 def report(name: str, result: dict[str, Any]) -> None:

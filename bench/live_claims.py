@@ -6,13 +6,12 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from earmark.core.ledger.commands import Answer
 from earmark.core.model.node import NodeSettings
 from earmark.core.model.request import Request
 from earmark.core.model.units import MIB
 from earmark.stores.sqlite.store import SqliteStore
 from earmark.testing import bench
-from ground import microseconds, quick, report, spread
+from ground import claimed, microseconds, quick, report, spread
 
 LIVE = (0, 100) if quick() else (0, 100, 1_000, 10_000)
 TIMES = 20 if quick() else 400
@@ -31,10 +30,7 @@ def main() -> None:
         tracker = world.tracker
 
         def pair() -> None:
-            answer = tracker.hold(WISH, confirm=True)
-            if not isinstance(answer, Answer) or answer.claim_id is None:
-                raise TypeError(f"refused: {answer}")
-            tracker.release(answer.claim_id)
+            claimed(tracker, WISH)
 
         alive = 0
         for live in LIVE:

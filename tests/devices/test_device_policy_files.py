@@ -11,6 +11,7 @@ from pathlib import Path
 
 import msgspec
 import pytest
+from tests.mutations import mutated
 
 from earmark.core.fit.devices.policy import check_policy
 from earmark.core.fit.layout import build_layout
@@ -246,27 +247,6 @@ SCRAPS = (
 )  # fmt: skip
 
 
-def mutated(text: str, luck: random.Random) -> bytes:
-    """Return a text after one to four random changes, as bytes that need not be UTF-8."""
-    for _ in range(luck.randint(1, 4)):
-        at, end = sorted((luck.randint(0, len(text)), luck.randint(0, len(text))))
-        lines = text.splitlines(keepends=True) or [""]
-        line = luck.randrange(len(lines))
-        match luck.randrange(6):
-            case 0:
-                text = text[:at] + text[min(end, at + luck.randint(1, 9)) :]
-            case 1 | 2:
-                text = text[:at] + luck.choice(SCRAPS) + text[at:]
-            case 3:
-                text = "".join([*lines[:line], lines[line], *lines[line:]])
-            case 4:
-                text = "".join([*lines[:line], *lines[line + 1 :]])
-            case _:
-                text = re.sub(r"\d+", lambda _: luck.choice(("0", "-5", "2147483648", "1.5", "''", "true")), text, count=luck.randint(1, 3))
-    raw = text.encode("utf-8", "surrogatepass")
-    return raw[: len(raw) // 2] + b"\xc3" + raw[len(raw) // 2 :] if luck.random() < 0.05 else raw
-
-
 @pytest.mark.long
 @pytest.mark.rule("P18", "W48")
 @pytest.mark.parametrize("name", ["x.yaml", "x.json", "x.toml"])
@@ -277,7 +257,7 @@ def test_a_mutated_file_is_read_or_refused_with_its_place(tmp_path: Path, name: 
     box = machine("2x4c 8G gpu:2 vf:3")
     good = 0
     for number in range(MUTATIONS):
-        path = file(tmp_path, name, mutated(text, luck))
+        path = file(tmp_path, name, mutated(text, SCRAPS, luck))
         began = time.monotonic()
         try:
             settings = read_device_policy(path).over(NodeSettings())

@@ -8,6 +8,7 @@ import time
 from pathlib import Path
 
 import pytest
+from tests.mutations import mutated
 from tests.nodes.test_provider_files import GOOD
 
 from earmark.core.model.ids import NodeId
@@ -26,31 +27,6 @@ SCRAPS = (
 )  # fmt: skip
 
 
-def mutated(text: str, luck: random.Random) -> bytes:
-    """Return a text after one to four random changes, as bytes that need not be UTF-8."""
-    for _ in range(luck.randint(1, 4)):
-        at, end = sorted((luck.randint(0, len(text)), luck.randint(0, len(text))))
-        lines = text.splitlines(keepends=True) or [""]
-        line = luck.randrange(len(lines))
-        match luck.randrange(7):
-            case 0:
-                text = text[:at] + text[min(end, at + luck.randint(1, 9)) :]
-            case 1 | 2:
-                text = text[:at] + luck.choice(SCRAPS) + text[at:]
-            case 3:
-                text = "".join([*lines[:line], lines[line], *lines[line:]])
-            case 4:
-                text = "".join([*lines[:line], *lines[line + 1 :]])
-            case 5:
-                text = "".join([*lines[:line], " " * luck.randint(0, 8) + lines[line].lstrip(" "), *lines[line + 1 :]])
-            case _:
-                text = re.sub(r"\d+", lambda _: luck.choice(("0", "-5", "2147483648", "1.5", "''", "true")), text, count=luck.randint(1, 3))
-    raw = text.encode("utf-8", "surrogatepass")
-    if luck.random() < 0.05:
-        raw = raw[: len(raw) // 2] + bytes([luck.randrange(128, 256)]) + raw[len(raw) // 2 :]
-    return raw
-
-
 @pytest.mark.long
 @pytest.mark.rule("K1", "W28")
 def test_a_mutated_file_is_read_or_refused_with_its_place(tmp_path: Path) -> None:
@@ -64,7 +40,7 @@ def test_a_mutated_file_is_read_or_refused_with_its_place(tmp_path: Path) -> Non
     good = 0
     with bench() as made:
         for number in range(MUTATIONS):
-            path.write_bytes(mutated(GOOD, luck))
+            path.write_bytes(mutated(GOOD, SCRAPS, luck))
             began = time.monotonic()
             try:
                 found = resolved(read_provider_files([path]).entries, nodes)
