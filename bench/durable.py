@@ -16,13 +16,12 @@ from pathlib import Path
 
 import apsw
 
-from earmark.core.ledger.commands import Answer
 from earmark.core.model.request import Request
 from earmark.core.model.units import GIB
 from earmark.stores.sqlite import transaction as sql
 from earmark.stores.sqlite.store import SqliteStore
 from earmark.testing import bench
-from ground import quick, report
+from ground import claimed, quick, report
 
 CLIENTS = (1, 4, 16, 64)
 ROUNDS = 1 if quick() else 3
@@ -58,10 +57,7 @@ def earmark_rate(folder: Path, clients: int) -> tuple[float, list[int]]:
         tracker = world.tracker
 
         def pair(_client: int) -> None:
-            answer = tracker.hold(WISH, confirm=True)
-            if not isinstance(answer, Answer) or answer.claim_id is None:
-                raise TypeError(f"refused: {answer}")
-            tracker.release(answer.claim_id)
+            claimed(tracker, WISH)
 
         before = store.last_position()
         pair(0)

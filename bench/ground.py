@@ -62,9 +62,9 @@ def microseconds(step: Callable[[], object], times: int) -> list[float]:
     return samples
 
 
-def claimed(tracker: Tracker, wish: Request) -> None:
-    """Claim and release; raises TypeError if the claim is refused."""
-    answer = tracker.hold(wish, confirm=True)
+def claimed(tracker: Tracker, wish: Request, *, node: str | None = None) -> None:
+    """Claim on a node (None: this one) and release; raises TypeError if the claim is refused."""
+    answer = tracker.hold(wish, node=node, confirm=True)
     if not isinstance(answer, Answer) or answer.claim_id is None:
         raise TypeError(f"refused: {answer}")
     tracker.release(answer.claim_id)

@@ -13,12 +13,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from earmark.core.ledger.commands import Answer
 from earmark.core.model.request import Request
 from earmark.core.model.units import MIB
 from earmark.stores.sqlite.store import SqliteStore
 from earmark.testing import UNRESERVED, Bench, bench, machine
-from ground import quick, report
+from ground import claimed, quick, report
 
 NODES = (1, 5) if quick() else (1, 10, 100, 1_000)
 THREADS = (1, 2) if quick() else (1, 8)
@@ -39,10 +38,7 @@ def grown(world: Bench, names: Sequence[str], count: int) -> list[str]:
 
 def pair(world: Bench, node: str) -> None:
     """Claim on a node, and release."""
-    answer = world.tracker.hold(WISH, node=node, confirm=True)
-    if not isinstance(answer, Answer) or answer.claim_id is None:
-        raise TypeError(f"refused: {answer}")
-    world.tracker.release(answer.claim_id)
+    claimed(world.tracker, WISH, node=node)
 
 
 def rate(world: Bench, names: Sequence[str], threads: int) -> float:
