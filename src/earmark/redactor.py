@@ -77,7 +77,7 @@ FIELDS: Mapping[str, Kind] = {
     **_of("word", "file_backed_memory_bytes provided seen_free_bytes sources"),
     **_of("digest", "previous hash"),
     **_of("hardware", "address class_id vendor_id product_id"),
-    **_of("text", "reason evidence message detail notes differences what model driver subsystem fits_if error match"),
+    **_of("text", "reason evidence message detail notes differences what model profile driver subsystem fits_if error match"),
     **_of("word", "affinity amount amounts asked at_ms base_page_kib cause cell cells changed code cordon core count cpu cpu_policy"),
     **_of("word", "cpu_allocation_ratio cpu_dedicated_set cpu_shared_set cpus data deadline_ms dedicated dedicated_vcpus device_kinds"),
     **_of("word", "devices die disk_allocation_ratio disk_bytes disks distances draining_since_ms emulator_cpus emulator_policy epoch"),

@@ -195,6 +195,8 @@ def suits(request: DeviceRequest, device: Device, stock: DeviceStock) -> bool:
     """Say whether a device is one of those that a request names, wherever it lies (P9, P10)."""
     if request.share is not None and not device.shares:
         return False
+    if request.memory_bytes is not None and 1000 * request.memory_bytes > (device.memory_bytes or 0) * (request.share or 1000):
+        return False
     if request.within and not {device.unit, device.parent} & set(request.within):
         return False
     if not set(request.required_traits).issubset(device.traits) or set(request.forbidden_traits).intersection(device.traits):

@@ -6,6 +6,7 @@ Rules of this file: nothing of earmark.core.fit but the stock is used, so that t
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from fractions import Fraction
 from itertools import permutations
 from random import Random
 from typing import NamedTuple
@@ -38,7 +39,7 @@ def answers(request: DeviceRequest, device: Device, stock: DeviceStock) -> bool:
     """Say whether a device is of the right kind and has the properties."""
     right = request.kind in ("pci", device.kind, f"class:{device.resource_class}")
     have = {"dev_type": device.pci_type, "vendor_id": device.vendor_id, "product_id": device.product_id}
-    have |= {"address": anchor_of(device, stock), **dict(device.tags)}
+    have |= {"address": anchor_of(device, stock), "profile": device.profile, **dict(device.tags)}
     fits = [all(str(have.get(key)).lower() == want.lower() for key, want in each.items()) for each in request.match]
     right = right and (any(fits) or not request.match)
     if request.kind == "pci" and device.pci_type in ("PF", "VDPA"):
@@ -47,6 +48,8 @@ def answers(request: DeviceRequest, device: Device, stock: DeviceStock) -> bool:
         right = right and (device.unit in request.within or device.parent in request.within)
     if request.share is not None:
         right = right and device.shares
+    if request.memory_bytes is not None:
+        right = right and (device.memory_bytes or 0) * Fraction(request.share or 1000, 1000) >= request.memory_bytes
     return right and set(request.required_traits) <= set(device.traits) and not set(request.forbidden_traits) & set(device.traits)
 
 
@@ -179,6 +182,7 @@ def key_of(picks: Sequence[tuple[int, Device]], case: Case) -> tuple[object, ...
                 away,
                 len(out) + (request.share is not None and fresh),
                 broken,
+                device.memory_bytes or 0,
                 rest,
                 anchor_of(device, stock),
                 device.address or "",
@@ -203,7 +207,7 @@ def chosen_key(chosen: Way, case: Case) -> tuple[object, ...]:
 def random_stock(rnd: Random) -> DeviceStock:
     """Return up to seven devices on up to three cells: trees of up to three levels, links, shares, tags, traits, classes."""
     listed: list[Device] = []
-    linky, sharing = rnd.random() < 0.4, rnd.random() < 0.3
+    linky, sharing, sized = rnd.random() < 0.4, rnd.random() < 0.3, rnd.random() < 0.5
     for n in range(rnd.randint(2, 7)):
         parent = rnd.choice(listed) if listed and rnd.random() < 0.5 else None
         kind = rnd.choice(("PCI", "PF", "VDPA")) if parent is None else rnd.choice(("VF", "VF", "VDPA"))
@@ -215,6 +219,7 @@ def random_stock(rnd: Random) -> DeviceStock:
                 tags=rnd.choice(((), (("physical_network", "Net0"),), (("physical_network", "net1"),))),
                 traits=rnd.choice(((), (FAST,))), resource_class=rnd.choice((None, DONGLE, DONGLE)), shares=sharing and rnd.random() < 0.7,
                 links=tuple(sorted(other.unit for other in listed if linky and rnd.random() < 0.5)),
+                memory_bytes=rnd.choice((None, 24, 40, 40, 80)) if sized else None, profile=rnd.choice((None, "1g.10gb", "2g.20gb")) if sized else None,
             )
         )  # fmt: skip
     table = slot_table(listed)
@@ -232,6 +237,7 @@ def random_stock(rnd: Random) -> DeviceStock:
 MATCHES: tuple[tuple[dict[str, str], ...], ...] = (
     (), (), ({"vendor_id": "10DE"},), ({"dev_type": "pf"}, {"physical_network": "NET0"}), ({"dev_type": "VF", "product_id": "1572"},),
     ({"vendor_id": "8086"}, {"vendor_id": "10de", "dev_type": "VDPA"}), ({"physical_network": "net0"}, {"physical_network": "net1"}),
+    ({"profile": "1G.10GB"},),
 )  # fmt: skip
 
 
@@ -252,6 +258,7 @@ def random_requests(rnd: Random, stock: DeviceStock) -> tuple[DeviceRequest, ...
                 kind=kind, count=count, match=rnd.choice(MATCHES) if rnd.random() < 0.5 else (), affinity=rnd.choice((None, None, "required", "legacy", "socket", "preferred", "preferred")),
                 linked=share is None and rnd.random() < 0.25, share=share, within=inside,
                 required_traits=(FAST,) if rnd.random() < 0.1 else (), forbidden_traits=(FAST,) if rnd.random() < 0.1 else (),
+                memory_bytes=rnd.choice((1, 8, 25, 40, 41, 80, 81)) if rnd.random() < 0.2 else None,
             )
         )  # fmt: skip
     return tuple(made)

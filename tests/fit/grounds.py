@@ -243,7 +243,8 @@ def random_devices(rnd: Random, ids: Sequence[int]) -> tuple[Device, ...]:
             linked = rnd.random() < 0.5
             for n, unit in enumerate(names):
                 friends = tuple(other for other in names if other != unit and linked)
-                devices.append(replace(_device(rnd, bus, n, "gpu", rnd.choice((cell, *ids)), shares=shares), links=friends))
+                card = _device(rnd, bus, n, "gpu", rnd.choice((cell, *ids)), shares=shares)
+                devices.append(replace(card, links=friends, memory_bytes=rnd.choice((None, 24, 40, 80))))
     return tuple(devices[:8])
 
 
@@ -284,7 +285,8 @@ def random_request(rnd: Random, devices: Sequence[Device]) -> DeviceRequest:
     kind = rnd.choice([*(device.kind for device in devices), "pci", "pci", "pci"])
     if kind == "gpu" and rnd.random() < 0.5:
         share = rnd.choice((None, 300, 500)) if any(device.shares for device in devices) else None
-        return DeviceRequest(kind=kind, count=count, affinity=near, linked=rnd.random() < 0.5, share=share)
+        memory = rnd.choice((None, None, 12, 24, 40, 41))
+        return DeviceRequest(kind=kind, count=count, affinity=near, linked=rnd.random() < 0.5, share=share, memory_bytes=memory)
     if kind == "pci":
         choices = ({"dev_type": "VF"}, {"dev_type": "PF"}, {"product_id": "1111"}, {"vendor_id": "8086"}, {"physical_network": "blue"})
         match = tuple(dict(each) for each in rnd.sample(choices, rnd.choice((0, 1, 1, 2))))

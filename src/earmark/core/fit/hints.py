@@ -13,6 +13,7 @@ from msgspec.structs import replace
 
 from earmark.core.fit.devices.match import policy_of
 from earmark.core.fit.free import Supply
+from earmark.core.fit.ground import WHOLE
 from earmark.core.fit.guest import is_bound
 from earmark.core.fit.refusal import CPU
 from earmark.core.fit.request import check_request
@@ -43,7 +44,7 @@ def suggestions(request: Request, supply: Supply, reasons: Sequence[Reason]) -> 
     groups = [_fewer_cpus(request, supply, cpus), _milder_threads(request, cpus, joint=joint), _milder_cpus(request, cpus)]
     groups += [_less_memory(request, supply, memory), _other_pages(request, reasons)]
     groups += [_other_cells(request, supply)] if cpus or memory or joint else []
-    groups += [_farther_devices(request, reasons), _fewer_devices(request, reasons)]
+    groups += [_farther_devices(request, reasons), _smaller_devices(request, supply, reasons), _fewer_devices(request, reasons)]
     groups += [_less(request, reason) for reason in found if reason.free > 0]
     return [[change for change in group if _makes_sense(change[1])] for group in groups if group]
 
@@ -224,6 +225,21 @@ def _farther_devices(request: Request, reasons: Sequence[Reason]) -> list[Sugges
     if len(near) > 1:
         wishes = tuple(replace(wish, affinity="preferred") if number in near else wish for number, wish in enumerate(request.devices))
         changes.append(("devices wherever they are (affinity preferred)", replace(request, devices=wishes)))
+    return changes
+
+
+def _smaller_devices(request: Request, supply: Supply, reasons: Sequence[Reason]) -> list[Suggestion]:
+    """Return the request with less memory of the devices of one wish: as much as devices of the node have, the most first."""
+    if not any(reason.resource.startswith("device:") or reason.code == "together" for reason in reasons):
+        return []
+    known = {supply.layout.known[unit].memory_bytes or 0 for unit in supply.layout.grantable}
+    changes = []
+    for number, wish in enumerate(request.devices):
+        asked = wish.memory_bytes or 0
+        sizes = {size * (wish.share or WHOLE) // WHOLE // MIB * MIB for size in known}
+        for size in sorted((size for size in sizes if 0 < size < asked), reverse=True)[:SUGGESTIONS_MAX]:
+            text = f"{wish.alias or wish.kind} with {_exactly(size)} instead of {_exactly(asked)}"
+            changes.append((text, _with_device(request, number, replace(wish, memory_bytes=size))))
     return changes
 
 

@@ -131,6 +131,7 @@ ATTRIBUTES: tuple[tuple[str, Callable[[Device], object]], ...] = (
     ("fault", lambda device: device.fault),
     ("mediated devices", lambda device: ", ".join(f"{each.total} {each.name}" for each in device.mdev_types) or None),
     ("type", lambda device: device.dev_type),
+    ("profile", lambda device: device.profile),
     ("identity", lambda device: device.identity),
 )
 

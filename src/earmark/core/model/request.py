@@ -36,10 +36,11 @@ class DeviceRequest(Value, frozen=True):
     """`count` devices of one kind (gpu, nvme, vf, …; `pci` is any kind) of those that `match` any of the alternatives.
 
     The keys of an alternative are dev_type (PCI, PF, VF, VDPA), vendor_id, product_id, address (of the device or of its physical
-    function) or a tag of the device policy; comparison ignores case (P10). Of kind `pci`, a PF or VDPA device is given only where its
-    type is asked for (P9). `affinity` says how near to the guest's cells (None: legacy), `linked` that all are linked to each other.
-    `within` names the only devices, or parents of devices, that may be given (P26). `share` asks for so many thousandths of one device
-    instead of a whole one. `alias` is the name under which a flavor asked for it.
+    function), a tag of the device policy, or else profile (of a MIG instance); comparison ignores case (P10). Of kind `pci`, a PF or
+    VDPA device is given only where its type is asked for (P9). `affinity` says how near to the guest's cells (None: legacy), `linked`
+    that all are linked to each other. `within` names the only devices, or parents of devices, that may be given (P26). `share` asks for
+    so many thousandths of one device instead of a whole one. `memory_bytes` is the least memory of its own that each device has, or what
+    is given of it (None: any). `alias` is the name under which a flavor asked for it.
     """
 
     kind: str
@@ -52,6 +53,7 @@ class DeviceRequest(Value, frozen=True):
     required_traits: tuple[Trait, ...] = ()
     forbidden_traits: tuple[Trait, ...] = ()
     alias: str | None = None
+    memory_bytes: Amount | None = None
 
 
 class GuestTopology(Value, frozen=True):

@@ -121,6 +121,8 @@ class Device(Value, frozen=True):
     mdev_types: tuple[MdevType, ...] = ()
     dev_type: Literal["PCI", "PF", "VF", "VDPA"] | None = None
     """The PCI type where a driver knows it; else it follows from `kind` and `sriov_total`: `pci_type`."""
+    profile: str | None = None
+    """How a MIG instance is cut, as NVIDIA names it: 1g.10gb."""
     tags: tuple[tuple[str, str], ...] = ()
     """This and what follows are said by the node's device policy, never by a driver."""
     traits: tuple[Trait, ...] = ()

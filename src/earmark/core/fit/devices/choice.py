@@ -1,10 +1,11 @@
 """Which devices exactly: the best set that answers all requests at once, on a board that is tried and thrown away.
 
 Rules of this file: one key orders all ways to serve the requests, smaller is better: first the sum of the locality classes of all devices,
-then what each pick costs, pick by pick: (locality class, devices that it newly excludes, links that it newly breaks, thousandths left of
-a shared device, address of the parent or its own, address, unit). Linked requests pick first, then shares, then the others, each in
-the order of the requests. Taking the best next pick is tried first; where that leads nowhere, or not to the least sum, the oracle
-(`device_flow`) says before each pick whether the rest can still be had. Never a no without proof: at a bound Undecided is raised.
+then what each pick costs, pick by pick: (locality class, devices that it newly excludes, links that it newly breaks, memory of the
+device, thousandths left of a shared one, address of the parent or its own, address, unit). Linked requests pick first, then shares, then
+the others, each in the order of the requests. Taking the best next pick is tried first; where that leads nowhere, or not to the least
+sum, the oracle (`device_flow`) says before each pick whether the rest can still be had. Never a no without proof: at a bound Undecided is
+raised.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from earmark.core.model.topology import Device
 STEPS_MAX = 20000
 """So many partial choices of linked devices and shares are looked at in one question."""
 
-Key = tuple[int, int, int, int, str, str, str]
+Key = tuple[int, int, int, int, int, str, str, str]
 """What one pick costs; smaller is better."""
 
 
@@ -101,7 +102,7 @@ class Board:
             left = self.left[number] - wanted.share
         address = device.address or ""
         anchor = address if device.parent is None else pool.anchor
-        return (wanted.costs[number] or 0, excluded, broken, left, anchor, address, device.unit)
+        return (wanted.costs[number] or 0, excluded, broken, device.memory_bytes or 0, left, anchor, address, device.unit)
 
     def take(self, number: int, wanted: Wanted) -> Pick:
         """Give the next device of a pool to a request."""

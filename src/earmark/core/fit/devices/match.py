@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from typing import NamedTuple
 
+from earmark.core.fit.ground import WHOLE
 from earmark.core.fit.layout import Layout
 from earmark.core.model.exclusion import PCI_ADDRESS
 from earmark.core.model.request import Affinity, DeviceRequest, Request
@@ -39,6 +40,8 @@ class Asked(NamedTuple):
     required: frozenset[str]
     forbidden: frozenset[str]
     share: bool
+    memory_bytes: int
+    """The memory that a whole device has at least: a share brings its part of it."""
     local: bool
     """Something is asked of each single device, not of what it is alike with: an address, or `within`."""
 
@@ -71,6 +74,7 @@ def asked_of(request: DeviceRequest) -> Asked:
         required=frozenset(request.required_traits),
         forbidden=frozenset(request.forbidden_traits),
         share=request.share is not None,
+        memory_bytes=-(-(request.memory_bytes or 0) * WHOLE // (request.share or WHOLE)),
         local=bool(request.within) or "address" in keys,
     )
 
@@ -80,6 +84,8 @@ def suits(asked: Asked, device: Device, anchor: str) -> bool:
     if not _is_kind(asked.kind, device):
         return False
     if asked.share and not device.shares:
+        return False
+    if asked.memory_bytes and (device.memory_bytes or 0) < asked.memory_bytes:
         return False
     if asked.within and device.unit not in asked.within and device.parent not in asked.within:
         return False
@@ -149,7 +155,14 @@ def _value(device: Device, key: str, anchor: str) -> str | None:
             return anchor
         case _:
             have = _tag(device, key)
-            return "true" if have is None and key == "live_migratable" and device.live_migratable else have
+            return have if have is not None else _fact(device, key)
+
+
+def _fact(device: Device, key: str) -> str | None:
+    """Return what a key says of a device whose policy has no such tag."""
+    if key == "profile":
+        return device.profile
+    return "true" if key == "live_migratable" and device.live_migratable else None
 
 
 def _tag(device: Device, key: str) -> str | None:

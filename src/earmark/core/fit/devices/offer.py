@@ -40,7 +40,7 @@ class Offer:
 
     def __init__(self, requests: Sequence[DeviceRequest], stock: DeviceStock, pools: tuple[Pool, ...]) -> None:
         self.requests = tuple(requests)
-        self._stock, self._pools = stock, pools
+        self.stock, self._pools = stock, pools
         self.parts = parts = _parts(requests, pools)
         """The requests in groups that can be in each other's way."""
         self.sockets: Mapping[int, int | None] = stock.sockets
@@ -97,7 +97,7 @@ class Offer:
         """Return the offer to some of the requests, by their numbers: nothing is matched again."""
         masks = [sum(1 << place for place, number in enumerate(numbers) if pool.mask >> number & 1) for pool in self._pools]
         pools = tuple(pool._replace(mask=mask) for pool, mask in zip(self._pools, masks, strict=True))
-        return Offer([self.requests[number] for number in numbers], self._stock, pools)
+        return Offer([self.requests[number] for number in numbers], self.stock, pools)
 
     def reasons(self, cells: frozenset[int] | None) -> list[Reason]:
         """Return why `choose` answers None for a guest on some cells: short, affinity or excluded, with numbers."""

@@ -1,7 +1,8 @@
 """The devices of a stock in pools (P7): those of one pool answer the same requests, lie on the same cell and exclude the same others.
 
-Rules of this file: what excludes what is the stock's slot table and nothing else. The devices of one pool never exclude each other. A
-device with children, links or shares is a pool of its own. What excludes a device of which shares are given is left out. Nothing here depends on the guest's cells.
+Rules of this file: what excludes what is the stock's slot table and nothing else. The devices of one pool never exclude each other, and
+have as much memory. A device with children, links or shares is a pool of its own. What excludes a device of which shares are given is left
+out. Nothing here depends on the guest's cells.
 """
 
 from __future__ import annotations
@@ -54,7 +55,7 @@ def pools_of(requests: Sequence[DeviceRequest], stock: DeviceStock) -> tuple[Poo
         if number in gone or not (masks[number] or foes or number in friends_of):
             continue
         alone = len(slots_of[number]) > 1 or number in friends_of or device.shares
-        key: object = number if alone else (masks[number], device.cell, device.parent, foes)
+        key: object = number if alone else (masks[number], device.cell, device.parent, device.memory_bytes, foes)
         groups.setdefault(key, []).append(number)
     place = {number: index for index, members in enumerate(groups.values()) for number in members}
     pools = []
@@ -99,7 +100,7 @@ def _masks(requests: Sequence[DeviceRequest], stock: DeviceStock, anchors: Seque
         whole = not device.shares or stock.shares.get(device.unit, WHOLE) >= WHOLE
         alike: object = (
             device.kind, device.vendor_id, device.product_id, device.dev_type or device.sriov_total > 0, pci and is_pci(device), device.tags,
-            device.traits, device.resource_class, device.shares, device.live_migratable, whole,
+            device.traits, device.resource_class, device.shares, device.live_migratable, device.memory_bytes, device.profile, whole,
         )  # fmt: skip
         if single:
             alike = (device.unit, device.parent)

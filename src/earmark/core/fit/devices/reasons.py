@@ -13,9 +13,12 @@ from msgspec.structs import replace
 
 from earmark.core.fit.devices.choice import Board, Wanted, oracle, possible
 from earmark.core.fit.devices.flow import SHORTAGE, Undecided
+from earmark.core.fit.devices.match import asked_of
+from earmark.core.fit.devices.pools import pools_of
 from earmark.core.fit.refusal import short
 from earmark.core.model.refusal import Reason
 from earmark.core.model.request import DeviceRequest
+from earmark.core.model.units import format_bytes
 
 if TYPE_CHECKING:
     from earmark.core.fit.devices.offer import Offer, Part
@@ -38,6 +41,7 @@ def words_of(request: DeviceRequest) -> str:
     """Return what a request asks of a device beyond its kind, in words; empty if nothing."""
     said = [" or ".join(" ".join(f"{key}={want}" for key, want in sorted(each.items())) for each in request.match)]
     said += [f"within {', '.join(request.within)}" if request.within else "", f"{request.share} thousandths each" if request.share else ""]
+    said += [f"at least {format_bytes(request.memory_bytes)} each"] if request.memory_bytes is not None else []
     said += ["linked to each other" if request.linked else ""]
     said += [f"with {trait}" for trait in request.required_traits] + [f"without {trait}" for trait in request.forbidden_traits]
     return ", ".join(each for each in said if each)
@@ -67,7 +71,7 @@ def _alone(offer: Offer, group: Sequence[int], cells: frozenset[int] | None) -> 
         detail = f"{there} of this kind can be given now" if there else "the node has none that can be given now"
         if 0 < there != most:
             detail += f", {most} of them at once"
-        return short(resource, asked, most, detail=f"{detail} ({said})" if said else detail)
+        return short(resource, asked, most, detail=(f"{detail} ({said})" if said else detail) + _smaller(offer, request))
     if cells is None:
         return None
     near = _most(_merged(offer, part, group, cells), part)
@@ -77,6 +81,17 @@ def _alone(offer: Offer, group: Sequence[int], cells: frozenset[int] | None) -> 
     detail = f"affinity {offer.policies[group[0]]} to cells {where}: {near} are near enough, {most} are free in all"
     detail = f"{detail} ({said})" if said else detail
     return Reason(code="affinity", resource=resource, asked=asked, free=near, short=asked - near, detail=detail)
+
+
+def _smaller(offer: Offer, request: DeviceRequest) -> str:
+    """Return, in words, the memory of the devices that have too little for a request and answer it but for that."""
+    if request.memory_bytes is None:
+        return ""
+    pools = pools_of([replace(request, memory_bytes=None)], offer.stock)
+    enough = asked_of(request).memory_bytes
+    sizes = {pool.devices[0].memory_bytes or 0 for pool in pools if pool.mask}
+    less = [format_bytes(size) if size else "no memory that is known" for size in sorted(sizes, reverse=True) if size < enough]
+    return f"; the others have {', '.join(less)}" if less else ""
 
 
 def _together(offer: Offer, part: Part, cells: frozenset[int] | None) -> Reason | None:

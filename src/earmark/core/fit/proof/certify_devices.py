@@ -42,7 +42,8 @@ def answers(request: DeviceRequest, device: Device, stock: DeviceStock) -> bool:
     named = not request.within or device.unit in request.within or device.parent in request.within
     traits = set(request.required_traits) <= set(device.traits) and not set(request.forbidden_traits) & set(device.traits)
     shares = request.share is None or device.shares
-    if not (kind and named and traits and shares):
+    room = request.memory_bytes is None or (device.memory_bytes or 0) * (request.share or ALL) >= request.memory_bytes * ALL
+    if not (kind and named and traits and shares and room):
         return False
     facts = _facts(device, stock)
     if request.match and not any(all(facts.get(key) == want.lower() for key, want in each.items()) for each in request.match):
@@ -61,6 +62,7 @@ def _facts(device: Device, stock: DeviceStock) -> dict[str, str]:
         above = {other.unit: other.address for other in stock.devices}
         anchor = stock.addresses.get(device.parent) or above.get(device.parent) or device.parent.removeprefix("pci:")
     facts = {"live_migratable": "true"} if device.live_migratable else {}
+    facts |= {"profile": device.profile.lower()} if device.profile is not None else {}
     facts |= {key: value.lower() for key, value in device.tags}
     own = {"dev_type": device.pci_type, "vendor_id": device.vendor_id, "product_id": device.product_id, "address": anchor}
     for key in own:
