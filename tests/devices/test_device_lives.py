@@ -295,9 +295,26 @@ def test_a_card_for_one_use_that_vanished_is_not_free_when_it_comes_back() -> No
         configured(made, ONCE)
         claim = held(made, WITH_GPU)
         look(made)
-        made.tracker.release(claim)
+        assert "it may be for one use and was not there" in str(made.tracker.release(claim).message)
         look(made, card(A))
         refused(made, WITH_GPU)
+
+
+@pytest.mark.rule("P25")
+@pytest.mark.parametrize(
+    "rule", [DeviceRule(product_id="2330"), DeviceRule(units=(UnitId(f"pci:{B}"),)), DeviceRule(address=B, mdev_type="nvidia-35")]
+)
+def test_a_card_that_vanished_and_is_not_for_one_use_is_free(rule: DeviceRule) -> None:
+    """A rule for one use that is about other products, units or instances says nothing of a card that is out when its claim ends."""
+    with bench("1x2c 4G") as made:
+        look(made, card(A))
+        configured(made, replace(rule, one_time_use=True))
+        claim = held(made, WITH_GPU)
+        look(made)
+        assert not made.tracker.release(claim).message
+        assert not made.tracker.node().quarantines
+        look(made, card(A))
+        assert held(made, WITH_GPU)
 
 
 def test_a_guest_that_never_claimed_uses_it_up_too() -> None:

@@ -123,11 +123,11 @@ def place(state: NodeState, command: c.HoldClaim) -> Grant | Refusal:
         return _refusal(state, Reason(code="node_closed", resource="node", unit=state.name, detail="its machine was never observed"))
     if command.grant is None:
         found = fit(command.request, supply)
-        return with_holders(found, state) if isinstance(found, Refusal) else identified(found, supply.layout)
+        return with_holders(found, state, command.request) if isinstance(found, Refusal) else identified(found, supply.layout)
     from earmark.core.fit.proof.judge import judge  # noqa: PLC0415 - only for grants that are prescribed
 
     refusal = judge(command.grant, supply, command.request)
-    return with_holders(refusal, state) if refusal is not None else identified(command.grant, supply.layout)
+    return with_holders(refusal, state, command.request) if refusal is not None else identified(command.grant, supply.layout)
 
 
 def _has_main(state: NodeState, command: c.HoldClaim, main: ClaimId, elsewhere: Claim | None) -> Reason:

@@ -1,44 +1,53 @@
-"""Who holds what a refusal says is short.
+"""Who holds what a refusal says is short, and what of it is cordoned.
 
 Rules of this file: the numbers of a reason are fit's; the holders are added from the live claims and quarantines, largest first, then by id, at most
-HOLDERS_SHOWN_MAX of them and a count of the rest.
+HOLDERS_SHOWN_MAX of them and a count of the rest. Of devices only those count that answer what was asked for, or exclude one that does.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from collections.abc import Set as AbstractSet
 
 from msgspec.structs import replace
 
+from earmark.core.fit.free import CPU_PREFIX, cpu_of
+from earmark.core.fit.layout import Layout
 from earmark.core.fit.refusal import CPU
 from earmark.core.ledger.state import NodeState
 from earmark.core.ledger.story import amount_words
 from earmark.core.model.cpuset import cpus_of, format_cpu_list
 from earmark.core.model.grant import AmountRow, Grant
-from earmark.core.model.ids import MEMORY, VCPU, ClaimId, ConsumerId, Owner, PoolId, Slot, shared_unit
+from earmark.core.model.ids import MEMORY, VCPU, ClaimId, ConsumerId, Owner, PoolId, Slot, UnitId, shared_unit
 from earmark.core.model.refusal import HOLDERS_SHOWN_MAX, Holding, Reason, Refusal
+from earmark.core.model.request import Request
 
 BY_CPU = (CPU, "cores", "threads")
 """Resources of reasons that are about CPUs of one's own: those who have some hold the difference."""
+CORDONS_SHOWN_MAX = 5
 HELD_CODES = frozenset({"short", "unit_taken", "excluded", "unit_blocked"})
 
 
-def with_holders(refusal: Refusal, state: NodeState) -> Refusal:
-    """Return a refusal whose reasons name the node's claims that hold the difference."""
-    return replace(refusal, node=state.name, reasons=tuple(_with_holders(reason, state) for reason in refusal.reasons))
+def with_holders(refusal: Refusal, state: NodeState, request: Request) -> Refusal:
+    """Return the refusal of a request whose reasons name the node's claims that hold the difference, and what of it is cordoned."""
+    return replace(refusal, node=state.name, reasons=tuple(_with_holders(reason, state, request) for reason in refusal.reasons))
 
 
-def _with_holders(reason: Reason, state: NodeState) -> Reason:
+def _with_holders(reason: Reason, state: NodeState, request: Request) -> Reason:
     if reason.code not in HELD_CODES or state.layout is None:
         return reason
+    kind, _, kinds = reason.resource.partition(":")
+    slots = _slots(kinds, state.layout, request) if kind == "device" else frozenset()
     found = [
         Holding(claim=claim, consumer=consumer, owner=owner, amount=amount, until_ms=until_ms, what=what)
         for claim, consumer, owner, grant, until_ms in _holders(state)
-        for amount, what in [_share(reason, grant, state)]
+        for amount, what in [_devices(grant, slots) if kind == "device" else _share(reason, grant, state)]
         if amount > 0
     ]
     found.sort(key=lambda holding: (-holding.amount, holding.claim))
-    return replace(reason, holders=tuple(found[:HOLDERS_SHOWN_MAX]), holders_left_out=max(0, len(found) - HOLDERS_SHOWN_MAX))
+    shown = [_as_kept(holding) if holding.claim in state.quarantines else holding for holding in found[:HOLDERS_SHOWN_MAX]]
+    detail = "; ".join(part for part in (reason.detail, *_cordons(reason, state, slots)) if part)
+    return replace(reason, detail=detail, holders=tuple(shown), holders_left_out=max(0, len(found) - HOLDERS_SHOWN_MAX))
 
 
 def _holders(state: NodeState) -> Iterator[tuple[ClaimId, ConsumerId, Owner, Grant, int | None]]:
@@ -46,6 +55,24 @@ def _holders(state: NodeState) -> Iterator[tuple[ClaimId, ConsumerId, Owner, Gra
         yield claim.id, claim.consumer, claim.owner, claim.grant, claim.deadline_ms
     for kept in state.quarantines.values():
         yield kept.claim, kept.consumer, kept.owner, kept.grant, None
+
+
+def _as_kept(holding: Holding) -> Holding:
+    return replace(holding, what=f"{holding.what} in quarantine")
+
+
+def _cordons(reason: Reason, state: NodeState, slots: AbstractSet[Slot]) -> Iterator[str]:
+    """Yield, in words, the cordons of single units that a reason is about: whoever is refused is told why."""
+    layout = state.layout
+    cpus = -1 if layout is None or reason.cell is None or reason.cell not in layout.cell else layout.cell[reason.cell].cpus
+    found = [
+        f"{unit} is cordoned: {cordon.reason}"
+        for unit, cordon in sorted(state.cordons.items())
+        if Slot(unit) in slots or (reason.resource in BY_CPU and unit.startswith(CPU_PREFIX) and cpus >> cpu_of(UnitId(unit)) & 1)
+    ]
+    yield from found[:CORDONS_SHOWN_MAX]
+    if len(found) > CORDONS_SHOWN_MAX:
+        yield f"{len(found) - CORDONS_SHOWN_MAX} more are cordoned"
 
 
 def _share(reason: Reason, grant: Grant, state: NodeState) -> tuple[int, str]:
@@ -56,8 +83,6 @@ def _share(reason: Reason, grant: Grant, state: NodeState) -> tuple[int, str]:
         sharers = _shared(grant) if reason.cell is None else ()
         return cpus + sum(row.amount for row in sharers), ", ".join(part for part in (text, *map(amount_words, sharers)) if part)
     kind, _, rest = resource.partition(":")
-    if kind == "device":
-        return _devices(grant, state, rest)
     if reason.unit is not None:
         held = [
             row.unit
@@ -110,11 +135,23 @@ def _cpus(grant: Grant, state: NodeState, cell: int | None) -> tuple[int, str]:
     return mask.bit_count(), f"cpu {format_cpu_list(cpus_of(mask))}" if mask else ""
 
 
-def _devices(grant: Grant, state: NodeState, kind: str) -> tuple[int, str]:
-    layout = state.layout
-    if layout is None:
-        return 0, ""
-    slots = {slot for device in layout.devices.get(kind, ()) for slot in layout.slots[device.unit]}
-    held = [str(row.unit) for row in grant.units if slots.intersection(row.occupied)]
+def _slots(kinds: str, layout: Layout, request: Request) -> frozenset[Slot]:
+    """Return the slots of the devices that could answer what a request asks for of some kinds ("gpu", "gpu+vf")."""
+    from earmark.core.fit.devices.match import asked_of, suits, wanted  # noqa: PLC0415 - only where devices are refused
+
+    asked = [asked_of(wish) for wish in wanted(request, layout) if wish.kind in kinds.split("+")]
+    found: set[Slot] = set()
+    for unit in layout.grantable:
+        device = layout.known[unit]
+        parent = layout.known.get(device.parent) if device.parent is not None else None
+        anchor = (parent or device).address or ""
+        if any(suits(each, device, anchor) for each in asked):
+            found.update(layout.slots[unit])
+    return frozenset(found)
+
+
+def _devices(grant: Grant, slots: AbstractSet[Slot]) -> tuple[int, str]:
+    """Return how many units and shares of a grant are in the way of devices that occupy some slots, and these in words."""
+    held = [str(row.unit) for row in grant.units if not slots.isdisjoint(row.occupied)]
     shares = [row for row in grant.amounts if (unit := shared_unit(row.pool)) is not None and Slot(unit) in slots]
     return len(held) + len(shares), ", ".join([*held, *map(amount_words, shares)])

@@ -34,6 +34,8 @@ OWN_CLASSES = frozenset({"VCPU", "PCPU", "MEMORY_MB", "MEMORY_BYTES", "DISK_GB",
 PciType = Literal["PCI", "PF", "VF", "VDPA"]
 DEV_TYPES = get_args(PciType)
 ANY = "*"
+UNREAD = "-"
+"""A part of an identity that could not be read."""
 KIND = re.compile(r"[a-z][a-z0-9_-]{0,31}")
 MDEV_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.+-]{0,99}")
 HEX = re.compile(r"[0-9a-fA-F]{4}")
@@ -139,6 +141,14 @@ class Matchers(NamedTuple):
             ):
                 return number
         return None
+
+
+def could_match(rule: DeviceRule, unit: UnitId, identity: str | None) -> bool:
+    """Say whether what is held of a device that is not there now could be what a rule hands out, by its name and what it was."""
+    ids = zip((rule.vendor_id, rule.product_id), (identity or "").split(":"), strict=False)
+    same = all(found in ("", UNREAD) or _same_id(wanted, found) for wanted, found in ids)
+    named = not rule.units or unit in rule.units or unit.startswith(MDEV)
+    return rule.mdev_type == mdev_type_of(unit) and same and named
 
 
 def _glob(pattern: str | None) -> re.Pattern[str] | None:
