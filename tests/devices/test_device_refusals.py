@@ -83,3 +83,15 @@ def test_what_waits_for_a_person_is_called_so() -> None:
         claim = held(made, wish())
         made.tracker.release(claim)
         assert holders(refused(made, wish())) == {claim: f"pci:{A} in quarantine"}
+
+
+@pytest.mark.rule("P11")
+def test_what_is_too_far_is_counted_in_full() -> None:
+    """Beside how many are near enough stands how many there are, not how many of them were asked for."""
+    with bench("1x2c 4G") as made:
+        look(made, *sriov(4, port=3), *sriov(2, port=4, cell=1))
+        configured(made, DeviceRule(dev_type="VF"))
+        near = Request(
+            vcpus=1, memory_bytes=1 << 20, cpu_policy="dedicated", devices=(DeviceRequest(kind="vf", count=5, affinity="required"),)
+        )
+        assert "4 of the 6 that can be given now" in details(made, near)

@@ -66,8 +66,8 @@ def _alone(offer: Offer, group: Sequence[int], cells: frozenset[int] | None) -> 
     asked = sum(offer.requests[number].count for number in group)
     resource, said = f"device:{request.kind}", words_of(request)
     most = _most(_merged(offer, part, group, None), part)
+    there = sum(len(pool.devices) for pool in part.pools if pool.mask >> group[0] & 1)
     if most < asked:
-        there = sum(len(pool.devices) for pool in part.pools if pool.mask >> group[0] & 1)
         detail = f"{there} of this kind can be given now" if there else "the node has none that can be given now"
         if 0 < there != most:
             detail += f", {most} of them at once"
@@ -78,7 +78,7 @@ def _alone(offer: Offer, group: Sequence[int], cells: frozenset[int] | None) -> 
     if near >= asked:
         return None
     where = ", ".join(map(str, sorted(cells))) or "none"
-    detail = f"affinity {offer.policies[group[0]]} to cells {where}: {near} are near enough, {most} are free in all"
+    detail = f"affinity {offer.policies[group[0]]} to cells {where}: {near} of the {there} that can be given now may be used"
     detail = f"{detail} ({said})" if said else detail
     return Reason(code="affinity", resource=resource, asked=asked, free=near, short=asked - near, detail=detail)
 
