@@ -118,6 +118,21 @@ def test_a_device_for_one_use_is_returned_by_a_person(earmark: Line, tmp_path: P
     assert listed(earmark)[f"pci:{B}"][0] == "free"
 
 
+@pytest.mark.rule("P25", "L11")
+def test_what_a_deleted_instance_used_up_is_not_called_free(earmark: Line, tmp_path: Path) -> None:
+    """Of what an instance held, the answer says apart what is free and what waits in quarantine for a person."""
+    earmark.good("node devices --policy", str(file(tmp_path, "a.yaml", POLICY)))
+    earmark.good("instance create vm-1")
+    earmark.good("claim --cpus 1 --gpus 1 --consumer vm-1")
+    said = earmark.good("instance delete vm-1").splitlines()[1:]
+    assert [line.partition(" (")[0] for line in said] == ["  freed on n1: 1 shared vCPU", f"  in quarantine on n1: pci:{B}"]
+    earmark.good(f"return pci:{B} --reason 'flashed anew'")
+    earmark.good("instance create vm-2")
+    earmark.good("claim --gpus 1 --consumer vm-2")
+    found = json.loads(earmark.good("instance delete vm-2 --json"))["freed"]
+    assert [(each["holds"], each["state"]) for each in found] == [(f"pci:{B}", "quarantined")]
+
+
 def test_units_of_a_policy_are_named_like_any_other(earmark: Line, tmp_path: Path) -> None:
     """An instance and a named resource can be asked after, cordoned and opened by name."""
     earmark.good("node devices --policy", str(file(tmp_path, "a.yaml", POLICY)))

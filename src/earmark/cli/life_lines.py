@@ -113,12 +113,17 @@ def step_lines(found: LifeOut, subject: str) -> list[str]:
     return [f"{subject} {found.outcome}{words}", *freed_lines(found.freed)]
 
 
+FREED = {
+    "ended": "freed on {node}: {holds} ({claim})",
+    "draining": "{claim} on {node} drains: it keeps {holds} until that is proven unused",
+    "quarantined": "in quarantine on {node}: {holds} ({claim}); earmark return gives it back",
+}
+
+
 def freed_lines(freed: list[FreedOut]) -> list[str]:
-    """Return what a command gave back, a line each claim."""
+    """Return what a command gave back, and what of it has to wait, a line each."""
     return [
-        f"  freed on {phrases.name(each.node_name)}: {phrases.clean(each.holds)} ({each.claim})"
-        if each.state == "ended"
-        else f"  {each.claim} on {phrases.name(each.node_name)} drains: it keeps {phrases.clean(each.holds)} until that is proven unused"
+        "  " + FREED[each.state].format(node=phrases.name(each.node_name), holds=phrases.clean(each.holds), claim=each.claim)
         for each in freed
     ]
 

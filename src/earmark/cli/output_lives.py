@@ -69,7 +69,7 @@ class InstanceOut(Out, frozen=True):
 
 
 class FreedOut(Out, frozen=True):
-    """A claim that a command ended, or that drains since; `holds` is what it held."""
+    """What a command freed of a claim (`state` ended), or what it keeps since: draining, or quarantined until a person returns it."""
 
     claim: str
     node: str

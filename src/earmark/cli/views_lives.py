@@ -95,7 +95,10 @@ def names_of(session: Session, claims: Sequence[Claim]) -> list[str]:
 
 
 def freed(session: Session, answer: LifeAnswer, before: Sequence[Claim]) -> list[o.FreedOut]:
-    """Return which of the claims that were there before a command it ended, or let drain; units that passed to another one are not freed."""
+    """Return which of the claims that were there before a command it ended, or let drain, and what of them is in quarantine since.
+
+    Units that passed to another claim are not freed.
+    """
     now = {claim.id: claim for claim in session.tracker.claims_of(answer.consumer)}
     kept = {(claim.node, row.unit) for claim in now.values() if claim.phase != "draining" for row in claim.grant.units}
     found = []
@@ -103,10 +106,17 @@ def freed(session: Session, answer: LifeAnswer, before: Sequence[Claim]) -> list
         left = now.get(claim.id)
         if claim.id not in answer.touched or (left is not None and (left.phase != "draining" or claim.phase == "draining")):
             continue
-        state = "ended" if left is None else "draining"
-        name = node_name(session, claim.node)
-        free = replace(claim.grant, units=tuple(row for row in claim.grant.units if (claim.node, row.unit) not in kept))
-        found.append(o.FreedOut(claim=claim.id, node=claim.node, node_name=name, holds=describe(free), state=state))
+        state = session.tracker.node(claim.node)
+        quarantine = state.quarantines.get(claim.id)
+        stays = {row.unit for row in quarantine.grant.units} if quarantine is not None else set()
+        units = tuple(row for row in claim.grant.units if (claim.node, row.unit) not in kept and row.unit not in stays)
+        parts = [(replace(claim.grant, units=units), "ended" if left is None else "draining")]
+        parts += [(quarantine.grant, "quarantined")] if quarantine is not None else []
+        found += [
+            o.FreedOut(claim=claim.id, node=claim.node, node_name=state.name, holds=describe(grant), state=how)
+            for grant, how in parts
+            if how != "ended" or not stays or grant.units or grant.amounts
+        ]
     return found
 
 
