@@ -79,6 +79,16 @@ def test_serials_name_devices(root: Root) -> None:
     assert [d.unit for d in machine.devices] == sorted(d.unit for d in machine.devices)
 
 
+@pytest.mark.parametrize(
+    ("text", "memory"), [("206141652992\n", 206141652992), ("0", None), ("-1", None), ("much", None), ("9" * 19, None)]
+)
+def test_a_gpu_of_amd_tells_its_memory(root: Root, text: str, memory: int | None) -> None:
+    """What amdgpu says of a card's memory is its memory; what is no number of bytes is none. Other vendors' cards are not asked."""
+    two_sockets(root).device(A, "030000", "1002", "74a1", mem_info_vram_total=text)
+    root.device(B, "030000", "10de", "2330", mem_info_vram_total=text)
+    assert [device(root.machine(), address).memory_bytes for address in (A, B)] == [memory, None]
+
+
 @pytest.mark.parametrize("serial", ["", "00000000", "---", "0xffffffff", "two words", "é1", "x" * 65, "a\nb"])
 def test_a_serial_that_says_nothing(root: Root, serial: str) -> None:
     """Fillers, blanks inside, other alphabets and endless serials name nothing: the address does."""

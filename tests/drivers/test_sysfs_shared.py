@@ -75,7 +75,7 @@ READ = re.compile(
     r"/proc/(?:driver/nvidia/.*|meminfo|cpuinfo|stat)$|/sys/devices/system/cpu/(?:[a-z]+|cpu\d+/(?:online|cpu_capacity|topology/.*))$"
     r"|/sys/devices/system/cpu/cpu\d+/cache/index\d/(?:level|shared_.*)$|/sys/devices/cpu_.*|/sys/kernel/mm/.*|/sys/bus/pci/devices/"
     r"|/sys/devices/system/node/(?:online|node\d+/(?:cpulist|cpumap|meminfo|distance|hugepages/.*|access.*))$"
-    r"|/sys/devices/pci.*:[^/]*/(?:class|vendor|device|subsystem_.*|numa_node|driver|reset|physfn|iommu_group|sriov_totalvfs|unique_id|nvme/.*)$"
+    r"|/sys/devices/pci.*:[^/]*/(?:class|vendor|device|subsystem_.*|numa_node|driver|reset|physfn|iommu_group|sriov_totalvfs|unique_id|mem_info_vram_total|nvme/.*)$"
 )
 """The files that the driver looks at: unpacking the others takes most of the time."""
 

@@ -48,8 +48,28 @@ def test_an_instance_is_claimed_and_seen_by_its_uuid(describe: Describe, tmp_pat
     describe(lines(1) + f"mig 0 1 1\npart 0 {uuid(7, 'MIG')} 10737418240 NVIDIA_H100_MIG_1g.10gb\n")
     assert seen_by(tmp_path, "--device", "mig=1")["CUDA_VISIBLE_DEVICES"] == uuid(7, "MIG")
     assert seen_by(tmp_path, "--gpu", uuid(7, "MIG"))["CUDA_VISIBLE_DEVICES"] == uuid(7, "MIG")
+    assert seen_by(tmp_path, "--device", "mig=1,profile=1g.10gb,memory=10G")["CUDA_VISIBLE_DEVICES"] == uuid(7, "MIG")
+    assert earmark(tmp_path, "run", "--device", "mig=1,profile=2g.20gb", "--", "true").returncode == 3
+    assert f"{unit(7, 'MIG')}  free" in (listed := earmark(tmp_path, "node", "devices").stdout)
+    assert "10 GiB  -       profile=1g.10gb" in listed
     refused = earmark(tmp_path, "run", "--gpus", "1", "--", "true")
     assert refused.returncode == 3
+
+
+def test_a_gpu_is_claimed_by_its_memory(describe: Describe, tmp_path: Path) -> None:
+    """`--gpu-memory` gives GPUs that have so much, and says no with what the others have; the list of devices shows it."""
+    describe(lines(1) + f"gpu 0000:42:00.0 {uuid(1)} 25769803776 NVIDIA_L4\nmig 0 0 0\n")
+    listed = earmark(tmp_path, "node", "devices")
+    assert [words for line in listed.stdout.splitlines() if (words := line.split())[:1] == [unit(1)]] == [
+        [unit(1), "free", "gpu", "-", "24", "GiB", "-", "-"]
+    ]
+    told = {row["unit"]: row["memory_bytes"] for row in json.loads(earmark(tmp_path, "node", "devices", "--json").stdout)["devices"]}
+    assert (told[unit(0)], told[unit(1)]) == (80 << 30, 24 << 30)
+    assert seen_by(tmp_path, "--gpus", "1", "--gpu-memory", "24G")["CUDA_VISIBLE_DEVICES"] == uuid(1)
+    assert seen_by(tmp_path, "--gpus", "1", "--gpu-memory", "25G")["CUDA_VISIBLE_DEVICES"] == uuid(0)
+    refused = earmark(tmp_path, "why-not", "--gpus", "2", "--gpu-memory", "40G")
+    assert "1 of this kind can be given now (at least 40 GiB each); the others have 24 GiB" in refused.stdout
+    assert "fits if gpu with 24 GiB instead of 40 GiB" in refused.stdout
 
 
 def test_a_share_is_claimed_and_its_gpu_is_seen(describe: Describe, tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from tests.gpu.test_nvml_ledger import CUT, LOST, gpu, look, told
 
 from earmark.cli.drawing import FANCY
 from earmark.cli.machine_map import machine_map
-from earmark.cli.map_stocks import linked_groups, short_name
+from earmark.cli.map_stocks import described, linked_groups, short_name
 from earmark.cli.picture import picture_of
 from earmark.core.model.device_rule import DeviceRule
 from earmark.core.model.ids import UnitId
@@ -59,6 +59,15 @@ def test_gpus_say_what_they_are(made: Bench) -> None:
     assert "10 GiB  of GPU-8e94a1c2" in line_of(lines, unit(100, "MIG"))
     assert line_of(lines, "#  pci:0000:84:00.0").endswith("GPU is lost (NVML 15, handle)")
     assert any("# faulty" in line for line in lines)
+
+
+def test_the_profile_of_an_instance_is_shown_once(made: Bench) -> None:
+    """Where an instance's name ends in its profile, that is enough; of one without a name the profile stands beside its memory."""
+    node = made.tracker.node()
+    part = next(device for device in picture_of(node).devices if device.device.kind == MIG)
+    named = replace(part.device, name="NVIDIA H100 80GB HBM3 MIG 1g.10gb", profile="1g.10gb")
+    assert described(part._replace(device=named)) == "NVIDIA H100 80GB HBM3 MIG 1g.10gb  10 GiB  of GPU-8e94a1c2"
+    assert described(part._replace(device=replace(named, name=None))) == "1g.10gb  10 GiB  of GPU-8e94a1c2"
 
 
 def test_pairs_that_are_left_are_counted(made: Bench) -> None:

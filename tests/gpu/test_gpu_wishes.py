@@ -11,6 +11,7 @@ from earmark.cli.phrases import device_words
 from earmark.cli.request_options import request_options
 from earmark.core.model.ids import UnitId
 from earmark.core.model.request import DeviceRequest
+from earmark.core.model.units import GIB
 from earmark.errors import InvalidRequest
 
 A, B = "GPU-8e94a1c2-0001-4000-8000-00000000000a", "GPU-8e94a1c2-0001-4000-8000-00000000000b"
@@ -22,9 +23,11 @@ def units(*names: str) -> tuple[UnitId, ...]:
     return tuple(UnitId(f"gpu:{name}") for name in names)
 
 
-def wish(count: int | None = None, *names: str, share: str | None = None, linked: bool = False) -> tuple[DeviceRequest, ...]:
+def wish(
+    count: int | None = None, *names: str, share: str | None = None, memory: str | None = None, linked: bool = False
+) -> tuple[DeviceRequest, ...]:
     """Return what the options for GPUs ask for."""
-    return gpu_wishes(count, names, share, linked=linked)
+    return gpu_wishes(count, names, share, memory, linked=linked)
 
 
 def test_options_for_gpus_become_one_wish() -> None:
@@ -39,6 +42,37 @@ def test_options_for_gpus_become_one_wish() -> None:
     assert wish(None, A, B, share="500") == (DeviceRequest(kind="gpu", share=500, within=units(A, B)),)
     assert wish(None, CUT) == (DeviceRequest(kind="mig", within=units(CUT)),)
     assert wish(None, "pci:0000:41:00.0") == (DeviceRequest(kind="gpu", within=(UnitId("pci:0000:41:00.0"),)),)
+
+
+def test_memory_is_asked_of_each_gpu() -> None:
+    """`--gpu-memory` stands beside all that asks for GPUs, and `memory=` in `--device`; both are binary units, as everywhere."""
+    assert wish(2, memory="40G", linked=True) == (DeviceRequest(kind="gpu", count=2, linked=True, memory_bytes=40 * GIB),)
+    assert wish(None, A, memory="0.5GiB") == (DeviceRequest(kind="gpu", within=units(A), memory_bytes=GIB // 2),)
+    assert wish(share="0.5", memory="20GiB") == (DeviceRequest(kind="gpu", share=500, memory_bytes=20 * GIB),)
+    assert wish(None, CUT, memory="1") == (DeviceRequest(kind="mig", within=units(CUT), memory_bytes=1),)
+    assert (
+        parse_device("gpu=2,memory=40GiB") == parse_device("gpu=2,memory=40G") == DeviceRequest(kind="gpu", count=2, memory_bytes=40 * GIB)
+    )
+    assert parse_device("mig,profile=1g.10gb") == DeviceRequest(kind="mig", match=({"profile": "1g.10gb"},))
+    assert parse_device("gpu,vendor_id=10de,memory=1G:socket") == DeviceRequest(
+        kind="gpu", match=({"vendor_id": "10de"},), affinity="socket", memory_bytes=GIB
+    )
+
+
+@pytest.mark.parametrize("count", [None, 0])
+def test_memory_of_no_gpu_is_refused(count: int | None) -> None:
+    """Memory of GPUs without GPUs is an error that says what is missing."""
+    with pytest.raises(InvalidRequest, match="say --gpus 1"):
+        wish(count, memory="40G")
+
+
+@pytest.mark.parametrize("size", ["", "0", "much", "-1", "40 X", "1.00000000001G"])
+def test_what_is_no_memory_is_refused(size: str) -> None:
+    """No size, none at all and no whole number of bytes are errors that name the option."""
+    with pytest.raises(InvalidRequest, match="--gpu-memory"):
+        wish(1, memory=size)
+    with pytest.raises(InvalidRequest, match="--device"):
+        parse_device(f"gpu,memory={size}")
 
 
 @pytest.mark.parametrize(
@@ -109,9 +143,11 @@ def test_wishes_are_told_in_words() -> None:
     assert device_words(DeviceRequest(kind="gpu", share=250)) == "250/1000 of a gpu"
     assert device_words(DeviceRequest(kind="gpu", within=units(A))) == f"1 gpu of gpu:{A}"
     assert device_words(parse_device("vf=2,tag=a:required")) == "2 vf with tag=a (required affinity)"
+    assert device_words(DeviceRequest(kind="gpu", count=2, memory_bytes=40 * GIB)) == "2 gpu with 40 GiB"
+    assert device_words(parse_device("mig,profile=1g.10gb,memory=8G")) == "1 mig with 8 GiB and profile=1g.10gb"
 
 
-@pytest.mark.parametrize("option", [("--linked",), ("--gpu", A), ("--gpu-share", "0.5")])
+@pytest.mark.parametrize("option", [("--linked",), ("--gpu", A), ("--gpu-share", "0.5"), ("--gpu-memory", "40G")])
 def test_a_request_file_is_not_mixed_with_options_for_gpus(option: tuple[str, ...]) -> None:
     """A file says all of the request: beside it, an option for GPUs is an error that names it."""
 

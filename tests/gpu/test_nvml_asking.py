@@ -46,7 +46,8 @@ def test_instances_are_devices_and_their_gpu_is_none(describe: Describe, tmp_pat
     assert [(each.unit, each.parent, each.cell, each.memory_bytes, each.address) for each in found] == [
         (unit(100 + part, "MIG"), cut.unit, 1, SLICE, None) for part in range(2)
     ]
-    assert found[0].name == "NVIDIA H100 80GB HBM3 MIG 1g.10gb"
+    assert {(each.name, each.profile) for each in found} == {("NVIDIA H100 80GB HBM3 MIG 1g.10gb", "1g.10gb")}
+    assert {device.profile for device in machine.devices if device.kind != MIG} == {None}
     assert machine.notes == (
         f"{unit(5)}: MIG is on and there is no instance: nothing of it can be handed out",
         f"{unit(5)}: MIG goes off when the GPU is reset next",

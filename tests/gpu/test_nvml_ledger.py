@@ -17,6 +17,7 @@ from earmark.core.model.ids import UnitId, share_pool
 from earmark.core.model.refusal import Refusal
 from earmark.core.model.request import DeviceRequest, Request
 from earmark.core.model.topology import MIG, MIG_PARENT, Device, Machine
+from earmark.core.model.units import GIB
 from earmark.drivers.contract import Observation
 from earmark.drivers.nvml.facts import NO_BINDING, Failure, Gpu, Instance, Peer, Seen
 from earmark.drivers.nvml.join import joined
@@ -76,6 +77,48 @@ def devices_of_kind(machine: Machine, kind: str) -> list[Device]:
 def root(tmp_path: Path) -> Root:
     """Return a machine with four GPUs in two pairs."""
     return box(tmp_path / "root", 4)
+
+
+@pytest.mark.parametrize(
+    ("name", "profile"),
+    [
+        ("NVIDIA A100-SXM4-40GB MIG 1g.5gb", "1g.5gb"),
+        ("A100-SXM4-40GB MIG 3g.20gb", "3g.20gb"),
+        ("NVIDIA H100 80GB HBM3 MIG 1g.10gb+me", "1g.10gb+me"),
+        ("NVIDIA GH200 480GB MIG 1c.3g.48gb", "1c.3g.48gb"),
+        ("NVIDIA RTX PRO 6000 Blackwell MIG 4g.96gb+gfx", "4g.96gb+gfx"),
+        ("NVIDIA RTX PRO 6000 Blackwell MIG 1g.24gb-me", "1g.24gb-me"),
+        ("NVIDIA H100 80GB HBM3", None),
+        ("MIG 1g.10gb", None),
+        ("NVIDIA H100 MIG", None),
+        ("NVIDIA H100 MIG 1g", None),
+        ("NVIDIA H100 MIG 1g.10gb and more", None),
+        (None, None),
+    ],
+)
+def test_an_instance_is_cut_as_its_name_says(root: Root, name: str | None, profile: str | None) -> None:
+    """The profile of an instance is the end of the name that NVML gives it; where the name ends otherwise, nobody guesses."""
+    part = Instance(uuid=uuid(100, "MIG"), name=name, memory_bytes=10 * GIB)
+    machine = joined(root.machine(), told([gpu(0, parts=(part,))]))
+    (found,) = devices_of_kind(machine, MIG)
+    assert (found.profile, found.memory_bytes) == (profile, 10 * GIB)
+
+
+def test_instances_are_claimed_by_profile_and_gpus_by_memory(root: Root) -> None:
+    """What NVML tells is what can be asked for: the instance that is cut so, and a GPU that has so much memory."""
+    parts = tuple(
+        Instance(uuid=uuid(100 + n, "MIG"), name=f"NVIDIA H100 80GB HBM3 MIG {profile}", memory_bytes=size * GIB)
+        for n, (profile, size) in enumerate((("3g.40gb", 40), ("1g.10gb", 10)))
+    )
+    with bench() as made:
+        look(made, root, told([gpu(0, parts=parts), gpu(1), gpu(2, memory_bytes=24 * GIB), gpu(3, memory_bytes=24 * GIB)]))
+        assert asked(made, kind=MIG, match=({"profile": "2g.20gb"},)) is None
+        assert asked(made, kind=MIG, match=({"profile": "1g.10gb"},)) == (unit(101, "MIG"),)
+        assert asked(made, kind=MIG, memory_bytes=11 * GIB) == (unit(100, "MIG"),)
+        assert asked(made, memory_bytes=MEMORY + 1) is None
+        assert asked(made, memory_bytes=25 * GIB) == (unit(1),)
+        assert asked(made, memory_bytes=25 * GIB) is None
+        assert asked(made, count=2, memory_bytes=24 * GIB) == (unit(2), unit(3))
 
 
 def test_a_gpu_that_is_held_by_its_address_is_not_renamed(root: Root) -> None:

@@ -1,4 +1,4 @@
-"""The devices of a request as a command line asks for them: `--gpus`, `--linked`, `--gpu`, `--gpu-share`, `--device`.
+"""The devices of a request as a command line asks for them: `--gpus`, `--gpu-memory`, `--linked`, `--gpu`, `--gpu-share`, `--device`.
 
 Rules of this file: a wish is parsed once, strictly, and names no device of the machine that the user has not named.
 """
@@ -12,11 +12,12 @@ from typing import Any, cast, get_args
 from earmark.core.model import ids
 from earmark.core.model.request import DEVICE_REQUESTS_MAX, Affinity, DeviceRequest
 from earmark.core.model.topology import MIG
-from earmark.core.model.units import THOUSAND
+from earmark.core.model.units import THOUSAND, parse_bytes
 from earmark.errors import InvalidRequest
 
 COUNT_MAX = 1024
 GPU = "gpu"
+MEMORY = "memory"
 NUMBER = re.compile(r"[0-9]{1,5}")
 FRACTION = re.compile(r"([01])\.([0-9]{1,3})")
 KIND = re.compile(r"[a-z][a-z0-9_-]{0,31}")
@@ -28,7 +29,7 @@ PAIRS_MAX = 32
 def device_wishes(words: Mapping[str, Any]) -> tuple[DeviceRequest, ...]:
     """Return the devices that options ask for; `words` are the options by name. Raises InvalidRequest."""
     wishes = (
-        *gpu_wishes(words["gpus"], words["gpu"], words["gpu_share"], linked=bool(words["linked"])),
+        *gpu_wishes(words["gpus"], words["gpu"], words["gpu_share"], words["gpu_memory"], linked=bool(words["linked"])),
         *map(parse_device, words["device"]),
     )
     if len(wishes) > DEVICE_REQUESTS_MAX:
@@ -36,7 +37,9 @@ def device_wishes(words: Mapping[str, Any]) -> tuple[DeviceRequest, ...]:
     return wishes
 
 
-def gpu_wishes(count: int | None, names: tuple[str, ...], share: str | None, *, linked: bool) -> tuple[DeviceRequest, ...]:
+def gpu_wishes(
+    count: int | None, names: tuple[str, ...], share: str | None, memory: str | None = None, *, linked: bool
+) -> tuple[DeviceRequest, ...]:
     """Return the wish for GPUs: `count` of them, all that are named, or `count` of those named; raises InvalidRequest.
 
     A name is that of a whole GPU or of an instance (MIG-…); with an instance's name instances are asked for.
@@ -54,11 +57,14 @@ def gpu_wishes(count: int | None, names: tuple[str, ...], share: str | None, *, 
         raise InvalidRequest(f"--gpus {number} of the {len(units)} that --gpu names cannot be given", found=number)
     if linked and number < 2:  # noqa: PLR2004 - one GPU is linked to nothing
         raise InvalidRequest("--linked is about several GPUs: say --gpus 2, or name them with --gpu", found=number)
+    if memory is not None and not number:
+        raise InvalidRequest("--gpu-memory is about GPUs that are asked for: say --gpus 1 beside it", found=memory)
     if not number:
         return ()
+    memory_bytes = None if memory is None else parse_memory(memory, "--gpu-memory")
     thousandths = None if share is None else parse_share(share)
     kind = MIG if cut else GPU
-    return (DeviceRequest(kind=kind, count=number, linked=linked, share=thousandths, within=units),)
+    return (DeviceRequest(kind=kind, count=number, linked=linked, share=thousandths, within=units, memory_bytes=memory_bytes),)
 
 
 def gpu_unit(name: str) -> ids.UnitId:
@@ -81,10 +87,18 @@ def parse_share(text: str) -> int:
     return thousandths
 
 
-def parse_device(text: str) -> DeviceRequest:
-    """Return the wish in "vf=2", "vf" or "vf=2,vendor_id=8086,physical_network=net1:required"; raises InvalidRequest.
+def parse_memory(text: str, what: str) -> int:
+    """Return the bytes that each device has at least, in "40GiB" or "40G"; raises InvalidRequest, also for none at all."""
+    size = parse_bytes(text, what=what)
+    if not size:
+        raise InvalidRequest(f"{what} {text!r} asks for no memory: leave it away", found=text)
+    return size
 
-    A kind and a number, what each device must match, and behind the last colon how near it must be, if that is an affinity: addresses
+
+def parse_device(text: str) -> DeviceRequest:
+    """Return the wish in "vf=2", "gpu=2,memory=40GiB" or "vf=2,vendor_id=8086,physical_network=net1:required"; raises InvalidRequest.
+
+    A kind and a number, what each device must match, of which `memory` is the least that it has, and behind the last colon how near it must be, if that is an affinity: addresses
     have colons too.
     """
     rest, colon, word = text.rpartition(":")
@@ -99,5 +113,11 @@ def parse_device(text: str) -> DeviceRequest:
         if not KEY.fullmatch(key) or not value or not value.isprintable() or key in match or len(pairs) > PAIRS_MAX:
             raise InvalidRequest(f"--device {text!r}: {pair!r} is not KEY=VALUE, each key once: vendor_id=10de is", found=pair)
         match[key] = value
-    affinity = cast("Affinity", word) if near else None
-    return DeviceRequest(kind=kind, count=int(number or "1"), match=(match,) if match else (), affinity=affinity)
+    memory = match.pop(MEMORY, None)
+    return DeviceRequest(
+        kind=kind,
+        count=int(number or "1"),
+        match=(match,) if match else (),
+        affinity=cast("Affinity", word) if near else None,
+        memory_bytes=None if memory is None else parse_memory(memory, f"--device {kind}: {MEMORY}"),
+    )

@@ -228,9 +228,11 @@ def short_name(unit: UnitId) -> str:
 
 
 def described(each: DevicePicture) -> str:
-    """Return what a device is: its name, else vendor and product; its memory, whose instance it is, what is wrong with it."""
+    """Return what a device is: its name, else vendor and product; its profile, its memory, whose instance it is, what is wrong with it."""
     device = each.device
     parts = [device.name or (f"{device.vendor_id}:{device.product_id}" if device.vendor_id else "")]
+    if device.profile is not None and device.profile not in parts[0]:
+        parts.append(device.profile)
     if device.memory_bytes is not None:
         parts.append(format_bytes(device.memory_bytes))
     if device.kind == MIG and device.parent is not None:

@@ -12,7 +12,7 @@ from earmark.cli.output_devices import DevicePolicyOut, DeviceState, NodeDeviceO
 from earmark.cli.session import Session
 from earmark.cli.verb import Verb
 from earmark.cli.views import when
-from earmark.core.model.units import THOUSAND
+from earmark.core.model.units import THOUSAND, format_bytes
 from earmark.errors import InvalidRequest
 
 if TYPE_CHECKING:
@@ -92,14 +92,17 @@ def list_devices(session: Session, node: str | None) -> int:
     from earmark.cli import drawing  # noqa: PLC0415 - only where something is drawn
 
     sheet = drawing.sheet(colour=session.draws_colour, wide=True)
+    sized = any(row.memory_bytes is not None for row in rows)
     shown = [
         [
             phrases.clean(row.unit), state_words(row), phrases.clean(row.kind), "-" if row.cell is None else str(row.cell),
+            *([] if not sized else ["-"] if row.memory_bytes is None else [format_bytes(row.memory_bytes)]),
             phrases.name(row.consumer or row.claim or "") or "-", phrases.clean(tag_words(row)) or "-",
         ]
         for row in rows
     ]  # fmt: skip
-    sheet.draw(drawing.table(["unit", "state", "kind", "cell", "holder", "tags"], shown, sheet.width))
+    heads = ["unit", "state", "kind", "cell", *(["memory"] if sized else []), "holder", "tags"]
+    sheet.draw(drawing.table(heads, shown, sheet.width))
     return 0
 
 
@@ -109,9 +112,10 @@ def state_words(row: NodeDeviceOut) -> str:
 
 
 def tag_words(row: NodeDeviceOut) -> str:
-    """Return what the policy says of a device beside its kind: class, tags, traits, flags."""
+    """Return what can be asked of a device beside its kind: class, tags and a MIG instance's profile, traits, flags."""
     said = [row.resource_class] if row.resource_class is not None and row.kind != f"class:{row.resource_class}" else []
-    said += [f"{name}={value}" for name, value in sorted(row.tags.items())]
+    tags = ({} if row.profile is None else {"profile": row.profile}) | row.tags
+    said += [f"{name}={value}" for name, value in sorted(tags.items())]
     said += row.traits
     said += [
         word for word, is_so in (("shares", row.shares), ("live-migratable", row.live_migratable), ("one use", row.one_time_use)) if is_so
@@ -163,6 +167,7 @@ def _row(state: NodeState, device: Device, rows: dict[UnitId, tuple[ClaimId, Uni
         unit=device.unit, kind=device.kind, state=standing, offered=offered, resource_class=device.resource_class, tags=dict(device.tags),
         traits=list(device.traits), cell=device.cell, address=device.address, parent=device.parent,
         dev_type=device.pci_type if device.address is not None else None, identity=device.identity, name=device.name,
+        memory_bytes=device.memory_bytes, profile=device.profile,
         mdev_types=list(device.mdev_types), shares=device.shares, share_used=used, live_migratable=device.live_migratable,
         one_time_use=device.one_time_use, claim=holder, consumer=None if claim is None else claim.consumer,
         reason=cordon.reason if cordon is not None else device.fault,
@@ -183,6 +188,6 @@ def _gone(state: NodeState, holder: ClaimId, row: UnitRow) -> NodeDeviceOut:
     return NodeDeviceOut(
         unit=row.unit, kind=row.unit.partition(":")[0], state="withdrawn" if row.unit in state.withdrawn else "missing", offered=False,
         resource_class=None, tags={}, traits=[], cell=None, address=None, parent=None, dev_type=None, identity=row.identity, name=None,
-        mdev_types=[], shares=False, share_used=0, live_migratable=False, one_time_use=False, claim=holder,
+        memory_bytes=None, profile=None, mdev_types=[], shares=False, share_used=0, live_migratable=False, one_time_use=False, claim=holder,
         consumer=None if claim is None else claim.consumer, reason=None,
     )  # fmt: skip

@@ -20,7 +20,8 @@ class NodeDeviceOut(Out, frozen=True):
 
     `state`: `excluded` is a device of which a parent or a part is held, `shared` one of which thousandths are given (`share_used`),
     `reserved` one that is not handed out, `withdrawn` what is held and that the policy has no more. `claim` holds it, or left it in
-    quarantine; `identity` is what must stay equal for it to be the same device.
+    quarantine; `identity` is what must stay equal for it to be the same device, `memory_bytes` its own memory, `profile` how a MIG instance
+    is cut.
     """
 
     unit: str
@@ -36,6 +37,8 @@ class NodeDeviceOut(Out, frozen=True):
     dev_type: str | None
     identity: str | None
     name: str | None
+    memory_bytes: int | None
+    profile: str | None
     mdev_types: list[MdevType]
     shares: bool
     share_used: int

@@ -64,7 +64,10 @@ class PoolOut(Out, frozen=True):
 
 
 class DeviceOut(Out, frozen=True):
-    """A device. `offered` says whether it may be handed out, `links` to which devices it is linked, `fault` what its driver says is wrong."""
+    """A device. `offered` says whether it may be handed out, `links` to which devices it is linked, `fault` what its driver says is wrong.
+
+    `memory_bytes` is its own memory, `profile` how a MIG instance is cut: 1g.10gb.
+    """
 
     unit: str
     kind: str
@@ -75,6 +78,7 @@ class DeviceOut(Out, frozen=True):
     iommu_group: int | None
     parent: str | None
     memory_bytes: int | None
+    profile: str | None
     links: list[str]
     fault: str | None
     offered: bool

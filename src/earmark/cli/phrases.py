@@ -157,8 +157,10 @@ def request_words(request: Request) -> str:
 def device_words(wish: DeviceRequest) -> str:
     """Return a wish for devices in a few words: "2 linked gpu", "250/1000 of a gpu", "1 of gpu:GPU-8e94…"."""
     what = name(wish.kind)
+    said = [format_bytes(wish.memory_bytes)] if wish.memory_bytes is not None else []
     if wish.match:
-        what += " with " + " or ".join(name(" ".join(f"{key}={value}" for key, value in sorted(each.items()))) for each in wish.match)
+        said.append(" or ".join(name(" ".join(f"{key}={value}" for key, value in sorted(each.items()))) for each in wish.match))
+    what += f" with {' and '.join(said)}" if said else ""
     if wish.within:
         what += f" of {', '.join(name(unit) for unit in wish.within[:HOLDERS_SHOWN_MAX])}"
         what += ", …" if len(wish.within) > HOLDERS_SHOWN_MAX else ""

@@ -33,7 +33,7 @@ TUNNEL = "tunnel"
 TRAIT = re.compile(r"[A-Z][A-Z0-9_]{0,254}")
 
 WISHES = (
-    "cpus", "threads", "emulator", "network", "mem", "pages", "cells", "disk", "gpus", "linked", "gpu", "gpu_share", "device", "resource", "trait", "placement",
+    "cpus", "threads", "emulator", "network", "mem", "pages", "cells", "disk", "gpus", "gpu_memory", "linked", "gpu", "gpu_share", "device", "resource", "trait", "placement",
 )  # fmt: skip
 """The options that a request file replaces."""
 NOTHING = "nothing is asked for: say --cpus, --mem, --disk, --gpus, --device, --resource, --request FILE or --flavor FILE"
@@ -97,10 +97,17 @@ def _options(bare: CpuPolicy) -> list[Callable[[F], F]]:
         click.option("--cells", "ask_cells", type=click.IntRange(1, 64), metavar="N", help="Guest NUMA cells."),
         click.option("--disk", "ask_disk", metavar="SIZE", help="Disk space."),
         click.option("--gpus", "ask_gpus", type=click.IntRange(0, 1024), metavar="N", help="GPUs; the same as --device gpu=N."),
+        click.option("--gpu-memory", "ask_gpu_memory", metavar="SIZE", help="So much memory on each GPU at least: 40G."),
         click.option("--linked", "ask_linked", is_flag=True, default=None, help="GPUs that are all linked to each other (NVLink)."),
         click.option("--gpu", "ask_gpu", multiple=True, metavar="UUID", help="This GPU or MIG instance; with --gpus N, N of those named."),
         click.option("--gpu-share", "ask_gpu_share", metavar="PART", help="A part of one GPU: 0.25, or 250 thousandths."),
-        click.option("--device", "ask_device", multiple=True, metavar="KIND=N[,KEY=VALUE]", help="Devices: vf=2, vf=1,tag=x:required."),
+        click.option(
+            "--device",
+            "ask_device",
+            multiple=True,
+            metavar="KIND=N[,KEY=VALUE]",
+            help="Devices: vf=2, gpu=1,memory=40G, vf,tag=x:required.",
+        ),
         click.option("--resource", "ask_resource", multiple=True, metavar="CLASS=N", help="A plain resource class: CUSTOM_LICENCE=1."),
         click.option("--trait", "ask_trait", multiple=True, metavar="[!]TRAIT", help="A trait that the node must (or !not) have."),
         click.option("--spread", "ask_placement", flag_value="spread", help="Use the emptiest place that fits."),
@@ -167,7 +174,7 @@ def request_from(words: Mapping[str, Any], default_cpu_policy: CpuPolicy) -> Req
 
 
 def _devices(words: Mapping[str, Any]) -> tuple[DeviceRequest, ...]:
-    if not any(words[name] is not None and words[name] != () for name in ("gpus", "linked", "gpu", "gpu_share", "device")):
+    if not any(words[name] is not None and words[name] != () for name in ("gpus", "gpu_memory", "linked", "gpu", "gpu_share", "device")):
         return ()
     from earmark.cli.device_wishes import device_wishes  # noqa: PLC0415 - only for those who ask for devices
 

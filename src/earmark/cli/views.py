@@ -258,6 +258,7 @@ def _devices(picture: Picture) -> list[m.DeviceOut]:
             iommu_group=each.device.iommu_group,
             parent=each.device.parent,
             memory_bytes=each.device.memory_bytes,
+            profile=each.device.profile,
             links=list(each.device.links),
             fault=each.device.fault,
             offered=each.offered,

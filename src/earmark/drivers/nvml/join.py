@@ -6,6 +6,7 @@ kernel where they sit. What was not told is a note and is in `unread`, never a g
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 
@@ -20,6 +21,8 @@ DRIVER = "nvidia"
 GPU_KINDS = ("gpu", "accelerator")
 IDENTITY_PARTS = 4
 UNKNOWN = "-"
+PROFILE = re.compile(r".* MIG ((?:[1-9]c\.)?[1-9]g\.[1-9][0-9]{0,3}gb(?:[+-][a-z0-9.]{1,16}){0,2})")
+"""An instance's name ends in how it is cut: NVIDIA A100-SXM4-40GB MIG 1g.5gb (NVIDIA MIG user guide, device names)."""
 PARTS = frozenset({"handle", "MIG mode", "MIG instances", "MIG instance", "MIG UUID"})
 """What was asked where an error leaves open which instances a GPU has (`look.py` names them)."""
 INSTALL = "pip install 'earmark[gpu]'"
@@ -101,8 +104,10 @@ def _whole(known: Device | None, gpu: Gpu, cells: frozenset[int], *, named: bool
 
 def _instance(part: Instance, parent: Device) -> Device:
     """Return a MIG instance as a device; it has no address and no ids of its own: rules about its GPU's model are not about it."""
+    profile = PROFILE.fullmatch(part.name or "")
     return Device(
-        unit=UnitId(f"gpu:{part.uuid}"), kind=MIG, driver=parent.driver, cell=parent.cell, parent=parent.unit, name=part.name, memory_bytes=part.memory_bytes, fault=parent.fault,
+        unit=UnitId(f"gpu:{part.uuid}"), kind=MIG, driver=parent.driver, cell=parent.cell, parent=parent.unit, name=part.name,
+        memory_bytes=part.memory_bytes, fault=parent.fault, profile=profile[1] if profile is not None else None,
     )  # fmt: skip
 
 

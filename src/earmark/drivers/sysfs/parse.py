@@ -10,7 +10,7 @@ import re
 import string
 
 from earmark.core.model.cpuset import CPU_MAX, cpus_of, parse_cpu_list
-from earmark.core.model.units import KIB
+from earmark.core.model.units import BYTES_MAX, KIB
 from earmark.errors import InvalidRequest
 
 NUMBER = re.compile(r"-?[0-9]{1,20}")
@@ -42,6 +42,12 @@ def functions(text: str) -> int | None:
     """Return a number or distance of PCI functions, which has 16 bits (PCI Express SR-IOV)."""
     number = count(text)
     return number if number is not None and number < 1 << 16 else None
+
+
+def size(text: str) -> int | None:
+    """Return a number of bytes, up to 2^60."""
+    number = count(text)
+    return number if number is not None and number <= BYTES_MAX else None
 
 
 def identifier(text: str) -> int | None:

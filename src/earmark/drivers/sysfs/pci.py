@@ -26,6 +26,7 @@ NVIDIA_UUID = re.compile(r"^GPU UUID:[ \t]+(GPU-[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[
 NVIDIA_MODEL = re.compile(r"^Model:[ \t]+([ -~]{1,100}?)[ \t]*$", re.MULTILINE)
 NVME_CONTROLLER = re.compile(r"nvme[0-9]{1,5}")
 UNKNOWN = "-"
+AMD = "1002"
 
 KIND_BY_CLASS = (
     ("0302", "gpu"),
@@ -135,6 +136,7 @@ def _device(tree: Tree, address: str, cells: frozenset[int], vdpa: frozenset[str
         resettable=tree.exists(f"{folder}/reset"),
         identity=f"{identity}:{serial.text}" if serial else identity,
         name=serial.name if serial else None,
+        memory_bytes=_memory(tree, folder) if vendor == AMD else None,
         mdev_types=mdev.mdev_types(tree, folder),
         dev_type="VDPA" if not virtual and mdev.carries_vdpa(tree, folder, driver, vdpa) else None,
     )
@@ -186,6 +188,11 @@ def _amd(tree: Tree, folder: str) -> Serial | None:
     """The unique_id of amdgpu: 16 hexadecimal digits (drivers/gpu/drm/amd/pm)."""
     text = tree.text(f"{folder}/unique_id")
     return Serial("gpu", f"amd-{text}") if text and re.fullmatch(r"[0-9a-f]{16}", text) and text.strip("0") else None
+
+
+def _memory(tree: Tree, folder: str) -> int | None:
+    """The video memory that amdgpu tells in bytes (Linux, GPU driver developer's guide, mem_info_vram_total)."""
+    return tree.parsed(f"{folder}/mem_info_vram_total", parse.size, "a number of bytes") or None
 
 
 def _nvme(tree: Tree, folder: str) -> Serial | None:
