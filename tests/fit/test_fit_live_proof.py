@@ -34,7 +34,12 @@ def bound_request(rnd: Random) -> Request:
     memory = rnd.choice((0, 0, 2 * MIB, 4 * MIB)) * cells
     own = policy != "shared"
     wish = tuple(
-        DeviceRequest(kind=rnd.choice(KINDS), count=rnd.choice((1, 1, 2)), affinity=rnd.choice((None, "required", "legacy", "preferred")))
+        DeviceRequest(
+            kind=rnd.choice(KINDS),
+            count=rnd.choice((1, 1, 2)),
+            affinity=rnd.choice((None, "required", "legacy", "preferred")),
+            memory_bytes=rnd.choice((None, None, 1, 30 * MIB, 80 * MIB)),
+        )
         for _ in range(rnd.choice((0, 0, 0, 1, 2)))
     )
     request = Request(

@@ -88,6 +88,8 @@ RATIOS = (500, 1000, 1500, 2000, 4000)
 TRAITS = (Trait("HW_A"), Trait("HW_B"))
 CUSTOM = ResourceClass("CUSTOM_X")
 KINDS = ("gpu", "nic", "vf")
+MEMORIES = (None, 24 * MIB, 40 * MIB, 80 * MIB)
+"""What devices have of their own."""
 
 
 def random(seed: int) -> Random:
@@ -155,7 +157,11 @@ def random_devices(rnd: Random) -> tuple[Device, ...]:
         parent = rnd.choice(listed).unit if listed and rnd.random() < 0.5 else None
         place = f"0000:{rnd.randint(0, 3):02x}:00.{n}"
         kind = rnd.choice((*KINDS, "other"))
-        listed.append(Device(unit=UnitId(f"pci:{n}"), kind=kind, address=place, cell=rnd.choice((None, 0, 1)), parent=parent))
+        listed.append(
+            Device(
+                unit=UnitId(f"pci:{n}"), kind=kind, address=place, cell=rnd.choice((None, 0, 1)), parent=parent, memory_bytes=MEMORIES[n % len(MEMORIES)]
+            )
+        )  # fmt: skip
     return tuple(listed)
 
 

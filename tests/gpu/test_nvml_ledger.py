@@ -119,6 +119,9 @@ def test_instances_are_claimed_by_profile_and_gpus_by_memory(root: Root) -> None
         assert asked(made, memory_bytes=25 * GIB) == (unit(1),)
         assert asked(made, memory_bytes=25 * GIB) is None
         assert asked(made, count=2, memory_bytes=24 * GIB) == (unit(2), unit(3))
+        answer = made.tracker.hold(Request(devices=(DeviceRequest(kind="gpu", memory_bytes=25 * GIB),)))
+        assert isinstance(answer, Refusal)
+        assert [holding.what for holding in answer.reasons[0].holders] == [unit(1)]
 
 
 def test_a_gpu_that_is_held_by_its_address_is_not_renamed(root: Root) -> None:

@@ -20,6 +20,9 @@ from earmark.core.model.refusal import Reason
 from earmark.core.model.request import DeviceRequest
 from earmark.core.model.units import format_bytes
 
+SIZES_SAID_MAX = 8
+"""So many amounts of memory are said of the devices that have too little."""
+
 if TYPE_CHECKING:
     from earmark.core.fit.devices.offer import Offer, Part
 
@@ -91,7 +94,7 @@ def _smaller(offer: Offer, request: DeviceRequest) -> str:
     enough = asked_of(request).memory_bytes
     sizes = {pool.devices[0].memory_bytes or 0 for pool in pools if pool.mask}
     less = [format_bytes(size) if size else "no memory that is known" for size in sorted(sizes, reverse=True) if size < enough]
-    return f"; the others have {', '.join(less)}" if less else ""
+    return f"; the others have {', '.join(less[:SIZES_SAID_MAX])}" if less else ""
 
 
 def _together(offer: Offer, part: Part, cells: frozenset[int] | None) -> Reason | None:
