@@ -62,6 +62,7 @@ def test_a_request_is_said_in_words() -> None:
         vcpus=4, cpu_policy="dedicated", memory_bytes=8 * GIB, page_kib=1 << 20, devices=(DeviceRequest(kind="gpu", count=2),)
     )
     assert request_words(request) == "4 dedicated CPUs, 8 GiB memory in 1GiB pages, 2 gpu"
+    assert request_words(Request(vcpus=1, networks=("physnet1",), tunnel=True)) == "1 shared vCPU, on physnet1, on tunnelled networks"
     assert request_words(Request()) == "nothing"
 
 
@@ -99,4 +100,6 @@ def test_a_reason_without_numbers_is_a_sentence() -> None:
         == "cpu:3: cordoned: fan broken"
     )
     assert reason_line(Reason(code="not_supported", resource="cells")) == "cells: not supported"
+    assert reason_line(Reason(code="network", resource="network:", detail="too far")) == "tunnelled networks: too far"
+    assert reason_line(Reason(code="self_overcommit", resource="vcpu", cell=-1)) == "CPUs of no cell: vcpu: self overcommit"
     assert "\x1b" not in reason_line(Reason(code="trait", resource="\x1b[2J", detail="\x1b[2J"))

@@ -14,6 +14,7 @@ from earmark.core.model.grant import AmountRow, Grant
 from earmark.core.model.ids import PoolId
 from earmark.core.model.refusal import Holding, Reason
 from earmark.core.model.request import DeviceRequest, Request
+from earmark.core.model.topology import NO_CELL
 from earmark.core.model.units import THOUSAND, counted, format_bytes
 
 NAME_SHOWN_MAX = 60
@@ -150,6 +151,7 @@ def request_words(request: Request) -> str:
         parts.append(f"{format_bytes(request.disk_bytes)} disk")
     parts += [device_words(device) for device in request.devices]
     parts += [f"{each.amount} {each.resource_class}" for each in request.resources]
+    parts += [f"on {name(network)}" for network in request.networks] + (["on tunnelled networks"] if request.tunnel else [])
     parts += [f"with {trait}" for trait in request.required_traits] + [f"without {trait}" for trait in request.forbidden_traits]
     return ", ".join(parts) or "nothing"
 
@@ -182,11 +184,12 @@ def holding(one: Holding, now_ms: int) -> str:
 def reason_line(reason: Reason) -> str:
     """Return one reason in one line: what was asked, what is free, how much is short."""
     whose_cell = f"guest cell {reason.guest_cell} on " if reason.guest_cell is not None else ""
-    place = f"{whose_cell}cell {reason.cell}: " if reason.cell is not None else ""
+    cell = "" if reason.cell is None else "CPUs of no cell: " if reason.cell == NO_CELL else f"cell {reason.cell}: "
+    place = f"{whose_cell}{cell}" if cell else ""
     if reason.code == "short":
         asked, free, short = (amount(reason.resource, number) for number in (reason.asked, reason.free, reason.short))
         tail = f" · {clean(reason.detail)}" if reason.detail else ""
         return f"{place}{asked} asked · {free} free · {short} short{tail}"
     words = reason.code.replace("_", " ")
-    subject = clean(reason.unit) if reason.unit else name(reason.resource)
+    subject = clean(reason.unit) if reason.unit else "tunnelled networks" if reason.resource == "network:" else name(reason.resource)
     return f"{place}{subject}: {clean(reason.detail) or words}"
