@@ -39,6 +39,7 @@ X = ResourceAmount(resource_class=ResourceClass("CUSTOM_X"), amount=1)
         (Request(vcpus=2, cpu_policy="dedicated", dedicated_vcpus=(0,)), "are for CPU policy mixed"),
         (Request(vcpus=2, cpu_policy="mixed"), "some but not all"),
         (Request(vcpus=2, cpu_policy="mixed", dedicated_vcpus=(0, 1)), "some but not all"),
+        (Request(vcpus=2, cpu_policy="mixed", dedicated_vcpus=(0, 1), realtime_vcpus=(1,)), "some but not all"),
         (Request(vcpus=3, cpu_policy="mixed", dedicated_vcpus=(1, 1)), "different numbers"),
         (Request(vcpus=3, cpu_policy="mixed", dedicated_vcpus=(3,)), "different numbers"),
         (Request(vcpus=3, cells=2), "evenly"),

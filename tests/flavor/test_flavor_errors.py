@@ -139,6 +139,7 @@ CASES: list[tuple[str, dict[str, str], dict[str, str]]] = [
     ("PciInvalidAlias", {"pci_passthrough:alias": "vf:many"}, {}),
     ("BeyondBounds", {"pci_passthrough:alias": ",".join(["vf:1"] * 65)}, {}),
     ("BeyondBounds", {"resources:CUSTOM_X": "9" * 18}, {}),
+    ("BeyondBounds", {"hw:mem_page_size": "1EB"}, {}),  # a page size for Nova, which no host has
     ("BeyondBounds", {"resources:MEMORY_MB": "9" * 18}, {}),
     ("BeyondBounds", {"resources:DISK_GB": "9" * 18}, {}),
     ("BeyondBounds", {"resources:VCPU": "9" * 18}, {}),
@@ -190,6 +191,33 @@ def test_a_flavor_of_a_strange_size(kind: str, specs: dict[str, str], more: dict
 def test_of_two_faults_the_first_is_named(kind: str, specs: dict[str, str]) -> None:
     """Where two things are wrong, the one is named that Nova comes upon first."""
     assert kind_of(specs) == kind
+
+
+@pytest.mark.parametrize(
+    ("specs", "image", "message"),
+    [
+        ({}, {"hw_cpu_thread_policy": "isolate"}, "hw_cpu_thread_policy = 'isolate': needs dedicated CPUs"),
+        ({"trait:HW_CPU_HYPERTHREADING": "forbidden"}, {}, "trait:HW_CPU_HYPERTHREADING = 'forbidden': needs dedicated CPUs"),
+        (PINNED | {"hw:cpu_realtime": "yes"}, {}, "hw:cpu_realtime = 'yes': all 4 vCPUs are real-time: leave some out by hw:cpu_realtime"),
+        (PINNED | {"hw:cpu_realtime": "yes"}, {"hw_cpu_realtime_mask": "0-3"}, "hw_cpu_realtime_mask = '0-3': all 4 vCPUs are"),
+        ({"resources1:PCPU": "1", "resources2:PCPU": "2"}, {}, "resources1:PCPU + resources2:PCPU = 3: not 4: one for each of 4 vCPUs"),
+        (PINNED | {"resources_X:VCPU": "4"}, {}, "resources_X:VCPU = 4: hw:cpu_policy or hw_cpu_policy says dedicated already"),
+        (TWO, {"hw_numa_mem.0": "1"}, "hw_numa_mem.0 = '1': needs numa_cpus.0 too"),
+        (TWO | {"hw:numa_cpus.0": "0"}, {}, "hw:numa_cpus.0 = '0': needs numa_mem.0 too"),
+        (
+            cells(("0-3",), ("4096",)) | {"hw:numa_cpus.2": "3", "hw:numa_mem.1": "1"},
+            {},
+            "hw:numa_nodes = 2: needs numa_cpus.N and numa_mem.N for each N below 2, found 1 and 2 without a gap",
+        ),
+        ({"hw:cpu_sockets": "-1"}, {}, "hw:cpu_sockets = '-1': not a whole number from 0 on"),
+        ({"hw:mem_page_size": "1EB"}, {}, "hw:mem_page_size = '1EB': a page has at most 1099511627776 KiB"),
+    ],
+)
+def test_an_error_names_the_key_that_was_written(specs: dict[str, str], image: dict[str, str], message: str) -> None:
+    """The key in a message is the one that stands in the flavor or the image, in its own spelling, with its own value."""
+    with pytest.raises(InvalidFlavor) as raised:
+        made(specs, image)
+    assert str(raised.value).startswith("flavor: " + message)
 
 
 def test_the_affinity_alone_has_the_same_errors() -> None:

@@ -60,6 +60,7 @@ SAME = {
     "aliases": [{"name": "vf", "vendor_id": "8086", "product_id": "154c", "device_type": "VF", "traits": ["CUSTOM_A"]}],
 }  # fmt: skip
 PLAIN = '{"flavor": {"vcpus": 2, "memory_mb": 1024}}'
+CELL = {"hw:numa_nodes": "1", "hw:numa_cpus.0": "0", "hw:numa_mem.0": "64"}
 
 
 @pytest.fixture
@@ -141,8 +142,12 @@ def test_every_command_of_the_request_language_takes_a_flavor() -> None:
         ("just a text", r"f: Expected `object`"),
         ("flavor: {vcpus: two}", r"f: Expected `int`, got `str` - at `\$\.flavor\.vcpus`"),
         ("flavor: {vcpus: -1}", r"\$\.flavor\.vcpus"),
-        ("flavor: {cpus: 2}", r"unknown field `cpus` - at `\$\.flavor`"),
-        ("flavor: {vcpus: 2, extra_specs: {a: }}", r"\$\.flavor\.extra_specs"),
+        ("flavor: {cpus: 2}", r"unknown field `cpus` - at `\$\.flavor`; there are: vcpus, memory_mb, root_gb, "),
+        ("vcpus: 2", "unknown field `vcpus`; there are: flavor, image, boot_from_volume, aliases$"),
+        ("flavor: {vcpus: 2}\nimage: {hw_x: 1}", r"unknown field `hw_x` - at `\$\.image`; there are: properties$"),
+        ("flavor: {vcpus: 2}\naliases: [{vendor: 1}]", r"unknown field `vendor` - at `\$\.aliases\[0\]`; there are: name, vendor_id, "),
+        ("flavor: {vcpus: 2, extra_specs: {b: c, a: }}", r"Expected `str`, got `null` - at `\$\.flavor\.extra_specs\['a'\]`"),
+        ("flavor: {vcpus: 2}\nimage: {properties: {a: [1]}}", r"Expected `str`, got `array` - at `\$\.image\.properties\['a'\]`"),
         ("image: {}", "missing required field `flavor`"),
         ("flavor: {vcpus: 2}\naliases: [{name: a, numa_policy: near}]", r"Invalid enum value 'near' - at `\$\.aliases\[0\]\.numa_policy`"),
         ("{", "f: is not JSON: "),
@@ -173,13 +178,50 @@ def test_a_flavor_that_contradicts_itself_ends_with_2(earmark: Line) -> None:
 
 def test_what_nothing_is_made_of_is_said(earmark: Line) -> None:
     """An extra spec of the spoken namespaces that no request depends on is named, as it may be misspelled; others are not."""
-    specs = '{"hw:cpu_polcy": "dedicated", "hw:watchdog_action": "reset", "quota:cpu_shares": "1", "hw:numa_mem.12": "1"}'
+    specs = '{"hw:cpu_polcy": "dedicated", "hw:watchdog_action": "reset", "quota:cpu_shares": "1", "hw:cpu_threads": "1"}'
     said = earmark("fit --flavor -", stdin=f'{{"flavor": {{"vcpus": 1, "extra_specs": {specs}}}}}')
     assert said.code == 0
     assert said.err == "earmark: flavor standard input: passed over, as no request depends on it: hw:cpu_polcy, hw:watchdog_action\n"
     assert earmark("fit --flavor -", stdin=PLAIN).err == ""
     many = ", ".join(f'"hw:x{number}": ""' for number in range(9))
     assert earmark("fit --flavor -", stdin=f'{{"flavor": {{"vcpus": 1, "extra_specs": {{{many}}}}}}}').err.endswith("hw:x7, …\n")
+
+
+@pytest.mark.parametrize(
+    ("specs", "image", "passed"),
+    [
+        ({"hw:numa_cpus.0": "0", "hw:numa_mem.0": "64"}, {}, "hw:numa_cpus.0, hw:numa_mem.0"),
+        (CELL | {"hw:numa_cpus.00": "0", "hw:numa_mem.2": "1"}, {}, "hw:numa_cpus.00, hw:numa_mem.2"),
+        ({"hw:numa_nodes": "1"}, {"hw_numa_cpus.1": "0"}, "hw_numa_cpus.1 of the image"),
+        (CELL, {"hw_numa_mem.1": "1"}, "hw_numa_mem.1 of the image"),
+        ({"hw_numa_nodes": "2", "HW:CPU_POLICY": "x", " hw:pmem": "A"}, {}, "' hw:pmem', HW:CPU_POLICY, hw_numa_nodes"),
+        ({"resource:VGPU": "1", "Trait:CUSTOM_A": "required", "resource_class": "x"}, {}, "Trait:CUSTOM_A, resource:VGPU, resource_class"),
+        ({}, {"hw:numa_nodes": "2", "hw_cpu_polcy": "x", "hw_disk_bus": "virtio"}, "hw:numa_nodes of the image, hw_cpu_polcy of the image"),
+        ({}, {"hw_cpu_dedicated_mask": "1", "resources:VGPU": "1"}, "hw_cpu_dedicated_mask of the image, resources:VGPU of the image"),
+        ({"hw:cpu_realtime": "no", "hw:cpu_realtime_mask": "0"}, {"hw_cpu_realtime_mask": "0"}, "hw:cpu_realtime_mask"),
+        ({"hw:mem_encryption_model": "amd-sev"}, {"hw_mem_encryption_model": "amd-sev"}, "hw:mem_encryption_model"),
+        (
+            {"hw:tpm_version": "2.0", "os:secure_boot": "required"},
+            {"hw_tpm_version": "2.0", "os_secure_boot": "required"},
+            "hw:tpm_version",
+        ),
+        (CELL | {"hw:cpu_policy": "shared", "resources1:DISK_GB": "0", "trait:HW_A": "required"}, {"trait:HW_B": "required"}, None),
+    ],
+)
+def test_what_is_idle_or_misspelled_is_said(specs: dict[str, str], image: dict[str, str], passed: str | None) -> None:
+    """What looks like a word of the language and changes nothing is named: a cell behind a gap, another case, the other's spelling."""
+    file = {"flavor": {"vcpus": 1, "memory_mb": 64, "extra_specs": specs}, "image": {"properties": image}}
+    notes = read_flavor(json.dumps(file).encode(), "f").notes
+    assert notes == (() if passed is None else (f"flavor f: passed over, as no request depends on it: {passed}",))
+
+
+@pytest.mark.parametrize(("word", "root"), [("yes", 0), ("no", 1), ("True", 0), ("on", 0), ("0", 1)])
+def test_boot_from_volume_is_said_in_any_word(word: str, root: int) -> None:
+    """YAML's words for true and false do as well as true and false; another word is an error."""
+    text = "flavor: {vcpus: 1, root_gb: 1}\nboot_from_volume: "
+    assert read_flavor(f"{text}{word}\n".encode(), "f").request.disk_bytes == root * GIB
+    with pytest.raises(InvalidFlavor, match="boot_from_volume = 'maybe': neither true nor false"):
+        read_flavor(f"{text}maybe\n".encode(), "f")
 
 
 def test_every_key_that_is_read_is_on_the_page() -> None:

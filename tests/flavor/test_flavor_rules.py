@@ -8,6 +8,7 @@ import pytest
 from tests.flavor.flavors import made
 
 from earmark.core.fit.guest import guest_of, is_bound
+from earmark.core.fit.request import check_request
 from earmark.core.flavor.affinity import pci_affinity
 from earmark.core.flavor.flavor import Flavor, Image
 from earmark.core.flavor.placement import placement_wish
@@ -138,6 +139,7 @@ def test_a_mixed_guest_has_dedicated_vcpus(mask: str, dedicated: tuple[int, ...]
         ({"hw:cpu_policy": "mixed", "hw:cpu_realtime": "true", "hw:cpu_realtime_mask": "0-1"}, {}, (0, 1), (0, 1)),
         ({"hw:cpu_policy": "dedicated", "hw:cpu_realtime": "1", "hw:cpu_realtime_mask": "0"}, {"hw_cpu_realtime_mask": "3"}, (3,), ()),
         ({"hw:cpu_policy": "dedicated", "hw:cpu_realtime": "on", "hw:emulator_threads_policy": "share"}, {}, ALL, ()),
+        ({"hw:cpu_policy": "mixed", "hw:cpu_realtime": "on", "hw:emulator_threads_policy": "share"}, {}, ALL, ALL),
         ({"hw:cpu_policy": "dedicated", "hw:cpu_realtime": "no", "hw:cpu_realtime_mask": "nonsense"}, {}, (), ()),
         ({"hw:cpu_policy": "dedicated", "hw:cpu_realtime_mask": "nonsense"}, {}, (), ()),
     ],
@@ -146,6 +148,7 @@ def test_real_time_vcpus(specs: dict[str, str], image: dict[str, str], realtime:
     """Real-time vCPUs come from a mask, the image's before the flavor's; in a mixed guest they are the dedicated ones."""
     wish = made(specs, image)
     assert (wish.realtime_vcpus, wish.dedicated_vcpus) == (realtime, dedicated)
+    check_request(wish)
 
 
 def test_the_emulator_has_a_cpu_beside_the_first_cell() -> None:

@@ -82,6 +82,14 @@ def test_the_shape_is_the_best_of_all(
         assert made(specs, image, vcpus=vcpus).topology == GuestTopology(sockets=best[0], cores=best[1], threads=best[2])
 
 
+@pytest.mark.rule("N24")
+def test_a_guest_whose_vcpus_are_replaced_has_no_shape() -> None:
+    """Where resources:VCPU says another number than the flavor, the request has no shape, which would be of the flavor's."""
+    assert shape({"resources:VCPU": "2", "hw:cpu_sockets": "4"}) is None
+    assert shape({"resources:VCPU": "8", "hw:cpu_sockets": "4"}) == (4, 2, 1)
+    assert shape({"resources:VCPU": "2", "hw:cpu_sockets": "4", "hw:numa_nodes": "1"}) == (4, 2, 1)
+
+
 def test_a_shape_takes_nothing() -> None:
     """A guest that is shown sockets floats as before."""
     assert made({"hw:cpu_sockets": "2"}).cells is None

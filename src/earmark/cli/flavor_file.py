@@ -4,6 +4,7 @@ Rules of this file: both forms give the same; numbers and truth values are the t
 is JSON and needs no PyYAML. What is not known is an error with its path.
 """
 
+import re
 from typing import Annotated, Any, NamedTuple
 
 import msgspec
@@ -11,6 +12,7 @@ from msgspec import Meta
 
 from earmark.core.flavor.alias import ALIASES_MAX, PciAlias
 from earmark.core.flavor.flavor import Flavor, Image
+from earmark.core.flavor.texts import truth
 from earmark.core.flavor.translate import translate
 from earmark.core.flavor.unread import unread
 from earmark.core.model.request import Request
@@ -20,6 +22,7 @@ from earmark.errors import InvalidRecord
 
 SHOWN_MAX = 8
 """How many keys a note names."""
+UNKNOWN = re.compile(r"unknown field `[^`]*`(?: - at `([^`]*)`)?$")
 
 
 class FlavorFile(Value, frozen=True):
@@ -42,7 +45,7 @@ def read_flavor(raw: bytes, source: str) -> ReadFlavor:
     """Return what a flavor file describes; raises InvalidRecord for its form, InvalidFlavor for what it says."""
     file = read_file(raw, source)
     request = translate(file.flavor, file.image, boot_from_volume=file.boot_from_volume, aliases=file.aliases)
-    passed = unread(file.flavor)
+    passed = unread(file.flavor, file.image, request)
     shown = ", ".join(passed[:SHOWN_MAX]) + (", …" if len(passed) > SHOWN_MAX else "")
     return ReadFlavor(request, (f"flavor {source}: passed over, as no request depends on it: {shown}",) if passed else ())
 
@@ -59,10 +62,24 @@ def read_file(raw: bytes, source: str) -> FlavorFile:
         from earmark.drivers.plain_yaml import read_yaml  # noqa: PLC0415 - YAML is loaded only where it is read
 
         plain = read_yaml(text, source)
+    if isinstance(plain, dict) and isinstance(said := plain.get("boot_from_volume"), str):
+        plain = plain | {"boot_from_volume": truth(said, "boot_from_volume")}
     try:
         return msgspec.convert(plain, FlavorFile, strict=False)
     except msgspec.ValidationError as error:
-        raise InvalidRecord(f"flavor {source}: {error}", source=source) from error
+        raise InvalidRecord(f"flavor {source}: {_explained(str(error), plain)}", source=source) from error
+
+
+def _explained(said: str, plain: Any) -> str:
+    """Return msgspec's words with what they leave out: which fields there are, and the key of a value that is no text."""
+    unknown = UNKNOWN.search(said)
+    if unknown is not None:
+        there = {None: FlavorFile, "$.flavor": Flavor, "$.image": Image}.get(unknown[1], PciAlias)
+        return f"{said}; there are: {', '.join(there.__struct_fields__)}"
+    if "[...]" in said:
+        texts = plain["image"]["properties"] if "$.image" in said else plain["flavor"]["extra_specs"]
+        return said.replace("...", repr(next(key for key, value in texts.items() if not isinstance(value, str))))
+    return said
 
 
 def _read_json(text: str, source: str) -> Any:

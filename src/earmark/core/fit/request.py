@@ -71,10 +71,11 @@ def _policies(request: Request) -> Iterator[str]:
 
 
 def _mixed(request: Request) -> Iterator[str]:
+    """Yield what is wrong with the dedicated vCPUs; all may be, if they are the real-time ones, as Nova has it (N7)."""
     wanted = request.dedicated_vcpus
     if request.cpu_policy != "mixed":
         yield f"dedicated_vcpus are for CPU policy mixed, found {request.cpu_policy}"
-    elif not 0 < len(wanted) < request.vcpus:
+    elif not wanted or (len(wanted) >= request.vcpus and set(wanted) != set(request.realtime_vcpus)):
         yield f"CPU policy mixed needs some but not all of {request.vcpus} vCPUs in dedicated_vcpus, found {len(wanted)}"
     elif len(set(wanted)) != len(wanted) or not all(0 <= vcpu < request.vcpus for vcpu in wanted):
         yield f"dedicated_vcpus {wanted} are not different numbers from 0 to {request.vcpus - 1}"

@@ -141,7 +141,7 @@ def _check(alias: PciAlias) -> None:
         ranges = ", ".join(f"{part} up to {most:x}" for part, most in ADDRESS_LIMITS)
         raise _wrong(alias, "address", alias.address, f"not a PCI address: {ranges}")
     if alias.resource_class is not None and not RESOURCE_CLASS.fullmatch(alias.resource_class):
-        raise _wrong(alias, "resource_class", alias.resource_class, "not a resource class")
+        raise _wrong(alias, "resource_class", alias.resource_class, "not a resource class, such as VGPU or CUSTOM_NAME")
     for trait in _traits(alias):
         if not TRAIT.fullmatch(trait):
             raise _wrong(alias, "traits", trait, "not a trait")

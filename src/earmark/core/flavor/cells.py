@@ -49,15 +49,17 @@ def guest_cells(flavor: Flavor, texts: Texts, count: int, dedicated: int) -> Cel
     cpus = _listed(texts, "numa_cpus", lambda text, key: read_list(text, flavor.vcpus, key))
     mems = _listed(texts, "numa_mem", _mebibytes)
     if (cpus is None) != (mems is None):
-        there, missing = ("numa_mem", "numa_cpus") if cpus is None else ("numa_cpus", "numa_mem")
-        raise invalid("ImageNUMATopologyIncomplete", f"hw:{there}.N", "set", f"needs {missing}.N too")
+        there, missing = ("numa_mem.0", "numa_cpus.0") if cpus is None else ("numa_cpus.0", "numa_mem.0")
+        found = texts.specs.get(f"hw:{there}", texts.image.get(f"hw_{there}"))
+        sign = "hw:" if f"hw:{there}" in texts.specs else "hw_"
+        raise invalid("ImageNUMATopologyIncomplete", sign + there, found, f"needs {missing} too, of the flavor or the image")
     if cpus is None or mems is None:
         if flavor.vcpus % count or flavor.memory_mb % count:
             why = f"{flavor.vcpus} vCPUs and {flavor.memory_mb} MiB cannot be split evenly"
             raise invalid("ImageNUMATopologyAsymmetric", texts.source("numa_nodes"), count, why)
         return Cells(_bounded(count, texts), None)
     if len(cpus) != count or len(mems) != count:
-        why = f"{len(cpus)} numa_cpus.N and {len(mems)} numa_mem.N are given"
+        why = f"needs numa_cpus.N and numa_mem.N for each N below {count}, found {len(cpus)} and {len(mems)} without a gap"
         raise invalid("ImageNUMATopologyIncomplete", texts.source("numa_nodes"), count, why)
     _each_once(cpus, flavor.vcpus)
     if sum(mems) != flavor.memory_mb or min(mems) < 0:

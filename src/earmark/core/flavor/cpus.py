@@ -98,7 +98,8 @@ def _realtime(texts: Texts, count: int) -> int:
     if wanted.empty:
         raise invalid("RealtimeMaskNotFoundOrInvalid", key, text, "no vCPU is real-time")
     if _emulator(texts) is None and wanted.mask == every(count):
-        why = f"with all {count} vCPUs real-time, {EMULATOR_KEY} must say where the emulator runs"
+        key, text = ("hw:cpu_realtime", texts.specs["hw:cpu_realtime"]) if text is None else (key, text)
+        why = f"all {count} vCPUs are real-time: leave some out by hw:cpu_realtime_mask, or say by {EMULATOR_KEY} where the emulator runs"
         raise invalid("RealtimeMaskNotFoundOrInvalid", key, text, why)
     if wanted.beyond is not None:
         raise invalid("RealtimeMaskNotFoundOrInvalid", key, text, f"vCPU {wanted.beyond} is not one of the flavor's {count}")
@@ -121,14 +122,14 @@ def _policy_of_amounts(policy: str | None, emulator: str | None, count: int, gro
     vcpu, pcpu = groups.total("VCPU"), groups.total("PCPU")
     if policy is not None and (vcpu or pcpu):
         why = f"hw:cpu_policy or hw_cpu_policy says {policy} already: use one or the other"
-        raise invalid("InvalidRequest", "resources:PCPU" if pcpu else "resources:VCPU", pcpu or vcpu, why)
+        raise invalid("InvalidRequest", groups.source("PCPU" if pcpu else "VCPU"), pcpu or vcpu, why)
     if vcpu and pcpu:
-        raise invalid("InvalidRequest", "resources:PCPU", pcpu, f"resources:VCPU = {vcpu} is there too: use one or the other")
+        raise invalid("InvalidRequest", groups.source("PCPU"), pcpu, f"{groups.source('VCPU')} = {vcpu} is there too: use one or the other")
     if pcpu:
         need = count + (1 if emulator == "isolate" else 0)
         if pcpu != need:
             extra = f" and one for {EMULATOR_KEY} isolate" if need > count else ""
-            raise invalid("InvalidRequest", "resources:PCPU", pcpu, f"not {need}: one for each of {count} vCPUs{extra}")
+            raise invalid("InvalidRequest", groups.source("PCPU"), pcpu, f"not {need}: one for each of {count} vCPUs{extra}")
         return "dedicated"
     return "shared" if vcpu else policy
 
@@ -151,7 +152,10 @@ def _nothing_dedicated(texts: Texts, threads: str | None, emulator: str | None, 
     """Raise InvalidFlavor if something is asked for that needs dedicated CPUs."""
     why = "needs dedicated CPUs: hw:cpu_policy dedicated or mixed"
     if threads is not None:
-        raise invalid("CPUThreadPolicyConfigurationInvalid", "hw:cpu_thread_policy", threads, why)
+        key, found = texts.source("cpu_thread_policy"), threads
+        if not any(texts.both("cpu_thread_policy")):
+            key, found = f"trait:{HYPERTHREADING}", "required" if threads == "require" else "forbidden"
+        raise invalid("CPUThreadPolicyConfigurationInvalid", key, found, why)
     if emulator == "isolate":
         raise invalid("BadRequirementEmulatorThreadsPolicy", EMULATOR_KEY, emulator, why)
     if dedicated:

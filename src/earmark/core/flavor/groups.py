@@ -39,6 +39,11 @@ class Groups(NamedTuple):
         found = [group.amounts[name] for group in self.by_suffix.values() if name in group.amounts]
         return sum(found) if found else None
 
+    def source(self, name: str) -> str:
+        """Return the keys under which a class is asked for."""
+        keys = [f"resources{suffix}:{name}" for suffix, group in self.by_suffix.items() if group.amounts.get(name)]
+        return " + ".join(keys) or f"resources:{name}"
+
 
 def read_groups(texts: Texts) -> Groups:
     """Return the groups of a flavor. Faults (ValidationError) are kept, as Nova passes over such keys and may name another first."""

@@ -60,8 +60,10 @@ def _page_size(text: str, key: str) -> int | PageWish:
         if match[3] != "B":
             size *= Fraction(1, BITS_OF_BYTE)
         kib = -(-size.numerator // size.denominator) // 1024
-    if not 1 <= kib <= PAGE_KIB_MAX:
-        raise invalid("MemoryPageSizeInvalid", key, text, f"a page has from 1 to {PAGE_KIB_MAX} KiB")
+    if kib > PAGE_KIB_MAX:
+        raise invalid("BeyondBounds", key, text, f"a page has at most {PAGE_KIB_MAX} KiB")
+    if not kib:
+        raise invalid("MemoryPageSizeInvalid", key, text, "a page has at least 1 KiB")
     return kib
 
 

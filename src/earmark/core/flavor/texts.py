@@ -47,7 +47,7 @@ def whole(text: str, key: str, kind: str) -> int:
     """Return a whole number of at most 18 digits; raises InvalidFlavor of that kind."""
     match = WHOLE.fullmatch(text)
     if not match or not text.isascii():
-        raise invalid(kind, key, text, "not a whole number")
+        raise invalid(kind, key, text, "not a whole number from 0 on")
     return int(match[1])
 
 

@@ -58,8 +58,9 @@ def read(flavor: Flavor, image: Image | None, *, boot_from_volume: bool, aliases
     more = {**pmem, **({ENCRYPTION: 1} if encrypt else {})}
     classes = read_classes(texts, groups, more, (trait,) if trait is not None else ())
     devices = (*alias_requests(texts, defined(aliases), affinity), *classes.units)
+    vcpus, shape = _vcpus(flavor, groups, cells), guest_shape(texts, flavor.vcpus)
     return Request(
-        vcpus=_vcpus(flavor, groups, cells),
+        vcpus=vcpus,
         cpu_policy=cpus.policy,
         thread_policy=cpus.threads,
         dedicated_vcpus=numbers_of(cpus.dedicated) if cpus.policy == "mixed" else (),
@@ -70,7 +71,7 @@ def read(flavor: Flavor, image: Image | None, *, boot_from_volume: bool, aliases
         locked_memory=lock or encrypt,
         cells=None if cells is None else cells.number,
         guest_cells=() if cells is None else cells.own or (),
-        topology=guest_shape(texts, flavor.vcpus),
+        topology=shape if vcpus == flavor.vcpus else None,
         disk_bytes=disk_bytes(flavor, groups, boot_from_volume=boot_from_volume),
         resources=classes.resources,
         devices=devices,
