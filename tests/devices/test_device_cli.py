@@ -13,7 +13,11 @@ from tests.devices.boxes import TYPES, card
 from tests.devices.test_device_identity import box
 from tests.devices.test_device_policy_files import file
 
+from earmark.cli.device_wishes import parse_device
 from earmark.cli.output_devices import DevicePolicyOut, NodeDevicesOut
+from earmark.core.model.ids import UnitId
+from earmark.core.model.request import DeviceRequest
+from earmark.errors import InvalidRequest
 from earmark.testing import bench
 
 A, B = "0000:41:00.0", "0000:42:00.0"
@@ -167,3 +171,21 @@ def test_a_policy_that_the_node_cannot_have_changes_nothing(earmark: Line, tmp_p
     assert "CUSTOM_LICENCE is counted by its units and has an inventory too" in clash.err
     cell = earmark("node devices --policy", str(file(tmp_path, "a.json", '{"version": 1, "tunnel_cells": [7]}')))
     assert (cell.code, "cell 7" in cell.err) == (2, True)
+
+
+@pytest.mark.rule("P10", "P26")
+def test_a_wish_names_devices_and_spells_ids_as_a_policy_may() -> None:
+    """Ids may have 0x and types `type-`; one device, or the card whose functions are meant, is named by `within`."""
+    assert parse_device("pci,vendor_id=0x10DE,dev_type=type-PF").match == ({"vendor_id": "10de", "dev_type": "PF"},)
+    assert parse_device(f"vf=2,within=pci:{A},within=pci:{B}:required") == DeviceRequest(
+        kind="vf", count=2, within=(UnitId(f"pci:{A}"), UnitId(f"pci:{B}")), affinity="required"
+    )
+    for wrong in ("vf,vendor_id=intel", "vf,product_id=*", "vf,dev_type=sriov", "vf,within=", "vf,within=a b"):
+        with pytest.raises(InvalidRequest):
+            parse_device(wrong)
+
+
+def test_one_card_is_claimed_by_its_name(earmark: Line) -> None:
+    """What was asked for by name is given, and nothing else in its place."""
+    assert f"pci:{B}" in earmark.good(f"claim --device gpu,within=pci:{B}")
+    assert f"of pci:{B}" in earmark.good(f"why-not --device gpu,within=pci:{B}")

@@ -24,6 +24,9 @@ KIND = re.compile(r"[a-z][a-z0-9_-]{0,31}")
 KEY = re.compile(r"[a-z][a-z0-9_]{0,63}")
 MIG_NAME = re.compile(r"(gpu:)?MIG-.*")
 PAIRS_MAX = 32
+WITHIN = "within"
+HEX_ID = re.compile(r"[0-9a-f]{4}")
+DEV_TYPES = ("PCI", "PF", "VF", "VDPA")
 
 
 def device_wishes(words: Mapping[str, Any]) -> tuple[DeviceRequest, ...]:
@@ -98,8 +101,8 @@ def parse_memory(text: str, what: str) -> int:
 def parse_device(text: str) -> DeviceRequest:
     """Return the wish in "vf=2", "gpu=2,memory=40GiB" or "vf=2,vendor_id=8086,physical_network=net1:required"; raises InvalidRequest.
 
-    A kind and a number, what each device must match, of which `memory` is the least that it has, and behind the last colon how near it must be, if that is an affinity: addresses
-    have colons too.
+    A kind and a number, what each device must match, and behind the last colon how near it must be, if that is an affinity: addresses have
+    colons too. `memory` is the least that each has; `within`, which may stand several times, names a device, or one whose children are meant.
     """
     rest, colon, word = text.rpartition(":")
     near = colon and word in get_args(Affinity)
@@ -108,16 +111,34 @@ def parse_device(text: str) -> DeviceRequest:
     if not KIND.fullmatch(kind) or (equals and not NUMBER.fullmatch(number)) or not 1 <= int(number or "1") <= COUNT_MAX:
         raise InvalidRequest(f"--device {text!r} is not a kind and a number up to {COUNT_MAX}: gpu=2 is", found=text)
     match: dict[str, str] = {}
+    within: list[ids.UnitId] = []
     for pair in pairs:
         key, _, value = pair.partition("=")
-        if not KEY.fullmatch(key) or not value or not value.isprintable() or key in match or len(pairs) > PAIRS_MAX:
+        if key == WITHIN and ids.UNIT.fullmatch(value) and len(pairs) <= PAIRS_MAX:
+            within.append(ids.UnitId(value))
+            continue
+        if key == WITHIN or not KEY.fullmatch(key) or not value or not value.isprintable() or key in match or len(pairs) > PAIRS_MAX:
             raise InvalidRequest(f"--device {text!r}: {pair!r} is not KEY=VALUE, each key once: vendor_id=10de is", found=pair)
-        match[key] = value
+        match[key] = _spelt(key, value)
     memory = match.pop(MEMORY, None)
     return DeviceRequest(
         kind=kind,
         count=int(number or "1"),
         match=(match,) if match else (),
+        within=tuple(dict.fromkeys(within)),
         affinity=cast("Affinity", word) if near else None,
         memory_bytes=None if memory is None else parse_memory(memory, f"--device {kind}: {MEMORY}"),
     )
+
+
+def _spelt(key: str, value: str) -> str:
+    """Return what a device must match as devices have it: ids without 0x, types as PF; raises InvalidRequest for what none can have."""
+    if key == "dev_type":
+        value = value.upper().removeprefix("TYPE-")
+        if value not in DEV_TYPES:
+            raise InvalidRequest(f"--device: dev_type {value!r} is none of {', '.join(DEV_TYPES)}", found=value)
+    elif key in ("vendor_id", "product_id"):
+        value = value.lower().removeprefix("0x")
+        if not HEX_ID.fullmatch(value):
+            raise InvalidRequest(f"--device: {key} {value!r} is not four hexadecimal digits", found=value)
+    return value
