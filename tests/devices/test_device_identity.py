@@ -134,6 +134,26 @@ def test_virtual_functions_are_not_told_by_their_identity() -> None:
     assert {device.unit for device in new.devices} == {f"pci:{A}/{changed.identity}", f"{one.unit}/{one.identity}"}
 
 
+def test_functions_move_along_with_their_card() -> None:
+    """A card without a serial that is known again elsewhere has its functions where they were on it, held or not."""
+    with bench() as made:
+        parent = card(A, kind="nic", product="1111", sriov_total=4)
+        functions = [card(f"0000:41:00.{n}", kind="vf", product="1112", parent=parent.unit) for n in (1, 2)]
+        look(made, parent, *functions)
+        claim = held(made, Request(devices=(DeviceRequest(kind="vf", within=(functions[1].unit,)),)))
+        there = card(C, kind="nic", product="1111", sriov_total=4)
+        moved = [card(f"0000:43:00.{n}", kind="vf", product="1112", parent=there.unit) for n in (1, 2, 3)]
+        state = look(made, there, *moved)
+        assert not state.missing
+        assert rows(made)[claim].unit == functions[1].unit
+        assert state.machine is not None
+        assert {each.unit: each.address for each in state.machine.devices if each.kind == "vf"} == {
+            functions[0].unit: "0000:43:00.1",
+            functions[1].unit: "0000:43:00.2",
+            moved[2].unit: "0000:43:00.3",
+        }
+
+
 def test_names_are_given_once_whatever_a_machine_says() -> None:
     """Two devices of one name, as a file might list them, get two names."""
     twice = replace(PLAIN, devices=(card(A), card(A), card(A)))

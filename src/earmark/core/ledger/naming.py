@@ -16,7 +16,7 @@ import immutables
 from msgspec.structs import replace
 
 from earmark.core.fit.devices.policy import MDEV, parent_local
-from earmark.core.model.exclusion import PCI_ADDRESS
+from earmark.core.model.exclusion import PCI_ADDRESS, place_on
 from earmark.core.model.ids import UNIT, UnitId
 from earmark.core.model.topology import IDENTITY_PARTS, MIG, MIG_PARENT, Device, Machine, fuller, identities_contradict
 
@@ -31,7 +31,7 @@ def with_known_names(old: Machine | None, new: Machine, held: Held = NOTHING_HEL
     """Return `new` with each device named as before, so that binding another driver or moving a card renames nothing that is held.
 
     A device is known again by its serial, then by a name that is not its address, then by where it sits (if it does not contradict what sat
-    there), then by being the only one of its identity that vanished and came elsewhere. Another device that would be named by the same
+    there) or sits on its card, then by being the only one of its identity that vanished and came elsewhere. Another device that would be named by the same
     address gets a name of its own, `pci:ADDRESS/IDENTITY`: the old unit is gone, not replaced. What only a device's own driver tells
     (memory, links, instances, faults) stands as it was told before where that driver could not be asked.
     """
@@ -61,13 +61,24 @@ class _Known(NamedTuple):
     parent: UnitId | None = None
     movable: bool = False
     """It may be known again by its identity alone: it is no part of another device."""
+    seat: int | None = None
+    """How far from its parent's address its own is: a function of a card that moves moves along."""
 
 
 def _known(old: Machine | None, held: Held) -> dict[UnitId, _Known]:
     """Return what is known by name: the devices of the last look, and what is held though it was not there. What is held has the last word."""
+    devices = old.devices if old is not None else ()
+    seats = _seats(devices)
     known = {
-        device.unit: _Known(device.unit, device.identity, device.address, device.parent, device.parent is None and device.kind != "vf")
-        for device in (old.devices if old is not None else ())
+        device.unit: _Known(
+            device.unit,
+            device.identity,
+            device.address,
+            device.parent,
+            device.parent is None and device.kind != "vf",
+            seats.get(device.unit),
+        )
+        for device in devices
     }
     for unit, identity in sorted(held.items()):
         if unit.startswith(MDEV):
@@ -83,6 +94,13 @@ def _known(old: Machine | None, held: Held) -> dict[UnitId, _Known]:
     return known
 
 
+def _seats(devices: Iterable[Device]) -> dict[UnitId, int | None]:
+    """Return how far from its parent's address that of each device of a look is."""
+    listed = tuple(devices)
+    addresses = {device.unit: device.address for device in listed}
+    return {device.unit: place_on(addresses.get(device.parent), device.address) for device in listed if device.parent is not None}
+
+
 class _Look(NamedTuple):
     """What is known before a look, ready for finding each device in it; `serials` counts the full identities of the look itself."""
 
@@ -90,6 +108,7 @@ class _Look(NamedTuple):
     places: Mapping[str, _Known]
     alike: Mapping[str, list[_Known]]
     serials: Mapping[str | None, int]
+    on_cards: Mapping[tuple[UnitId, int], _Known]
 
     @staticmethod
     def of(known: Mapping[UnitId, _Known], devices: Iterable[Device]) -> _Look:
@@ -99,7 +118,8 @@ class _Look(NamedTuple):
             if each.identity is not None:
                 alike.setdefault(each.identity, []).append(each)
         places = {each.address: each for each in known.values() if each.address is not None}
-        return _Look(known, places, alike, Counter(device.identity for device in devices if _serial(device.identity)))
+        on_cards = {(each.parent, each.seat): each for each in known.values() if each.parent is not None and each.seat is not None}
+        return _Look(known, places, alike, Counter(device.identity for device in devices if _serial(device.identity)), on_cards)
 
     def by_serial(self, device: Device) -> _Known | None:
         """Return what has the same serial, where only one device had it and only one has it now."""
@@ -140,9 +160,16 @@ def _named(look: _Look, listed: list[Device]) -> tuple[list[Device], dict[UnitId
         give(device, known.unit)
         return True
 
+    seats = _seats(listed)
+
+    def by_seat(device: Device) -> _Known | None:
+        """Return what sat on the same card where the device sits on it."""
+        seat = seats.get(device.unit)
+        return None if device.parent is None or seat is None else look.on_cards.get((names.get(device.parent, device.parent), seat))
+
     for left in ([each for each in listed if each.parent is None], [each for each in listed if each.parent is not None]):
         rest = left
-        for way in (look.by_serial, look.by_name, look.by_place, look.by_old_name):
+        for way in (look.by_serial, look.by_name, look.by_place, by_seat, look.by_old_name):
             rest = [device for device in rest if not takes(device, way(device))]
         new = Counter(device.identity for device in rest)
         for device in rest:

@@ -48,13 +48,25 @@ def future_functions(device: Device) -> tuple[Slot, ...]:
 
     Source: PCI Express SR-IOV, "First VF Offset" and "VF Stride": the routing id of VF n is that of the PF + offset + n x stride.
     """
-    match = PCI_ADDRESS.fullmatch(device.address or "")
-    if not match or not device.sriov_total or not device.sriov_offset:
+    own = routing_id(device.address)
+    if own is None or device.address is None or not device.sriov_total or not device.sriov_offset:
         return ()
-    own = int(match[2], 16) << 8 | int(match[3], 16) << 3 | int(match[4], 16)
+    domain = device.address.partition(":")[0]
     found = []
     for number in range(device.sriov_total):
         routing = own + device.sriov_offset + number * device.sriov_stride
         if routing < ROUTING_IDS:
-            found.append(Slot(f"pci:{match[1]}:{routing >> 8:02x}:{routing >> 3 & 0x1F:02x}.{routing & 7:x}"))
+            found.append(Slot(f"pci:{domain}:{routing >> 8:02x}:{routing >> 3 & 0x1F:02x}.{routing & 7:x}"))
     return tuple(found)
+
+
+def routing_id(address: str | None) -> int | None:
+    """Return bus, device and function of a PCI address as one number, None for what is no such address."""
+    match = PCI_ADDRESS.fullmatch(address or "")
+    return int(match[2], 16) << 8 | int(match[3], 16) << 3 | int(match[4], 16) if match else None
+
+
+def place_on(parent: str | None, child: str | None) -> int | None:
+    """Return how far the address of a function is from that of its card, None where one of them is not known."""
+    card, own = routing_id(parent), routing_id(child)
+    return None if card is None or own is None else own - card

@@ -14,6 +14,7 @@ from collections.abc import Iterable
 import msgspec
 from msgspec.structs import replace
 
+from earmark.core.model.exclusion import place_on
 from earmark.core.model.ids import UnitId
 from earmark.core.model.topology import DEVICES_MAX, IDENTITY_PARTS, Device
 from earmark.drivers.sysfs import mdev, parse
@@ -90,14 +91,7 @@ def _of_parent(device: Device, parent: Device | None) -> Device:
     serial = parent.identity.split(":", IDENTITY_PARTS)[IDENTITY_PARTS:] if parent is not None and parent.identity is not None else []
     if parent is None or parent.address is None or device.address is None or not serial or device.identity is None:
         return device
-    return replace(device, identity=f"{device.identity}:{serial[0]}/{_routing(device.address) - _routing(parent.address)}")
-
-
-def _routing(address: str) -> int:
-    """Return the routing id of a PCI address: bus, device and function as one number."""
-    _, bus, rest = address.split(":")
-    slot, function = rest.split(".")
-    return int(bus, 16) << 8 | int(slot, 16) << 3 | int(function)
+    return replace(device, identity=f"{device.identity}:{serial[0]}/{place_on(parent.address, device.address)}")
 
 
 def _parent(device: Device, names: dict[str | None, UnitId]) -> UnitId | None:
