@@ -189,3 +189,15 @@ def test_one_card_is_claimed_by_its_name(earmark: Line) -> None:
     """What was asked for by name is given, and nothing else in its place."""
     assert f"pci:{B}" in earmark.good(f"claim --device gpu,within=pci:{B}")
     assert f"of pci:{B}" in earmark.good(f"why-not --device gpu,within=pci:{B}")
+
+
+def test_a_card_is_found_where_it_sits_though_its_name_is_older(earmark: Line) -> None:
+    """A card that is known again elsewhere is listed with its address, and found by it."""
+    moved = "0000:43:00.0"
+    earmark.bench.host.seen = box(card(moved, mdev_types=TYPES), card(B))
+    earmark.bench.tracker.observe()
+    assert f"pci:{A} at {moved}" in earmark.good("node devices")
+    assert f"pci:{B} at" not in earmark.good("node devices")
+    for text in (moved, f"pci:{moved}", "43:00.0", f"pci:{A}"):
+        assert f"pci:{A} is free" in earmark.good(f"who {text}")
+    assert "what earmark node devices lists" in earmark("who pci:0000:99:00.0").err

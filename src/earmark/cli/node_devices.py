@@ -95,7 +95,7 @@ def list_devices(session: Session, node: str | None) -> int:
     sized = any(row.memory_bytes is not None for row in rows)
     shown = [
         [
-            phrases.clean(row.unit), state_words(row), phrases.clean(row.kind), "-" if row.cell is None else str(row.cell),
+            phrases.clean(unit_words(row)), state_words(row), phrases.clean(row.kind), "-" if row.cell is None else str(row.cell),
             *([] if not sized else ["-"] if row.memory_bytes is None else [format_bytes(row.memory_bytes)]),
             phrases.name(row.consumer or row.claim or "") or "-", phrases.clean(tag_words(row)) or "-",
         ]
@@ -104,6 +104,11 @@ def list_devices(session: Session, node: str | None) -> int:
     heads = ["unit", "state", "kind", "cell", *(["memory"] if sized else []), "holder", "tags"]
     sheet.draw(drawing.table(heads, shown, sheet.width))
     return 0
+
+
+def unit_words(row: NodeDeviceOut) -> str:
+    """Return a device as the table names it: with its address, where its name does not tell it."""
+    return row.unit if row.address is None or row.address in row.unit else f"{row.unit} at {row.address}"
 
 
 def state_words(row: NodeDeviceOut) -> str:

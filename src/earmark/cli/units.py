@@ -23,13 +23,15 @@ def unit_named(state: NodeState, text: str) -> UnitId:
     if text in units:
         return UnitId(text)
     devices = state.machine.devices if state.machine is not None else ()
-    address = text if not PCI.fullmatch(text) or text.count(":") > 1 else "0000:" + text
+    address = text.removeprefix("pci:")
+    address = address if not PCI.fullmatch(address) or address.count(":") > 1 else "0000:" + address
     at = [device.unit for device in devices if device.address == address]
     ends = at or [unit for unit in sorted(units) if unit.partition(":")[2].startswith(text)]
     if len(ends) > 1:
         raise InvalidRequest(f"{text!r} could be {', '.join(ends[:5])} on node {state.name}", found=text)
     if not ends:
-        raise UnknownUnit(f"node {state.name} has no unit {text!r}; a unit is cpu:3, 3 or a PCI address", node=state.node, unit=text)
+        forms = "cpu:3, 3, a PCI address or what earmark node devices lists"
+        raise UnknownUnit(f"node {state.name} has no unit {text!r}; a unit is {forms}", node=state.node, unit=text)
     return ends[0]
 
 
