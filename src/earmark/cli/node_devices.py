@@ -107,8 +107,9 @@ def list_devices(session: Session, node: str | None) -> int:
 
 
 def unit_words(row: NodeDeviceOut) -> str:
-    """Return a device as the table names it: with its address, where its name does not tell it."""
-    return row.unit if row.address is None or row.address in row.unit else f"{row.unit} at {row.address}"
+    """Return a device as the table names it: with its address, where its name tells an older one."""
+    named_by_address = row.unit.startswith("pci:")
+    return row.unit if not named_by_address or row.address is None or row.address in row.unit else f"{row.unit} at {row.address}"
 
 
 def state_words(row: NodeDeviceOut) -> str:
