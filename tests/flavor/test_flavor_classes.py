@@ -102,6 +102,17 @@ def test_encrypted_memory_is_locked_and_takes_a_context() -> None:
     assert made({"hw:mem_encryption": "true"}).locked_memory, "without an image nothing is known of its firmware"
 
 
+@pytest.mark.rule("V6", "V7")
+def test_two_spellings_of_one_wish_are_one_wish() -> None:
+    """A class that hw:mem_encryption or hw:pmem stands for is not asked for once more where resources: names it as well."""
+    uefi = {"hw_firmware_type": "uefi"}
+    assert made({"hw:mem_encryption": "1", "resources:MEM_ENCRYPTION_CONTEXT": "1"}, uefi).resources == amounts(
+        ("MEM_ENCRYPTION_CONTEXT", 1)
+    )
+    both = {"hw:pmem": "A,A", "resources:CUSTOM_PMEM_NAMESPACE_A": "1", "resources1:CUSTOM_PMEM_NAMESPACE_A": "1"}
+    assert made(both).resources == amounts(("CUSTOM_PMEM_NAMESPACE_A", 3))
+
+
 @pytest.mark.rule("P17")
 def test_an_alias_becomes_a_wish_for_devices() -> None:
     """pci_passthrough:alias asks for counts of names, in its order; a name twice is two wishes; each has its policy and its name."""

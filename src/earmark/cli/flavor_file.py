@@ -10,6 +10,7 @@ from typing import Annotated, Any, NamedTuple
 import msgspec
 from msgspec import Meta
 
+from earmark.core.flavor.affinity import AFFINITIES
 from earmark.core.flavor.alias import ALIASES_MAX, PciAlias
 from earmark.core.flavor.flavor import Flavor, Image
 from earmark.core.flavor.texts import truth
@@ -22,7 +23,8 @@ from earmark.errors import InvalidRecord
 
 SHOWN_MAX = 8
 """How many keys a note names."""
-UNKNOWN = re.compile(r"unknown field `[^`]*`(?: - at `([^`]*)`)?$")
+PLACE = re.compile(r" - at `([^`]*)`$")
+UNKNOWN = re.compile(r"unknown field `([^`]*)`")
 
 
 class FlavorFile(Value, frozen=True):
@@ -56,7 +58,8 @@ def read_file(raw: bytes, source: str) -> FlavorFile:
         text = raw.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise InvalidRecord(f"flavor {source}: is not UTF-8: {error.reason}", source=source) from error
-    if text.lstrip().startswith("{"):
+    is_json = text.lstrip().startswith("{")
+    if is_json:
         plain = _read_json(text, source)
     else:
         from earmark.drivers.plain_yaml import read_yaml  # noqa: PLC0415 - YAML is loaded only where it is read
@@ -67,19 +70,29 @@ def read_file(raw: bytes, source: str) -> FlavorFile:
     try:
         return msgspec.convert(plain, FlavorFile, strict=False)
     except msgspec.ValidationError as error:
-        raise InvalidRecord(f"flavor {source}: {_explained(str(error), plain)}", source=source) from error
+        said, path = _explained(str(error), plain)
+        if is_json:
+            raise InvalidRecord(f"flavor {source}: {said}", source=source) from error
+        from earmark.drivers.plain_yaml import place_in  # noqa: PLC0415 - as above
+
+        line, column = place_in(text, path)
+        raise InvalidRecord(f"{source}:{line}:{column}: {said}", source=source) from error
 
 
-def _explained(said: str, plain: Any) -> str:
-    """Return msgspec's words with what they leave out: which fields there are, and the key of a value that is no text."""
-    unknown = UNKNOWN.search(said)
+def _explained(said: str, plain: Any) -> tuple[str, str]:
+    """Return msgspec's words with what they leave out, which fields there are and the key of a value that is no text; and the path."""
+    match, unknown = PLACE.search(said), UNKNOWN.search(said)
+    path = match[1] if match is not None else "$"
     if unknown is not None:
-        there = {None: FlavorFile, "$.flavor": Flavor, "$.image": Image}.get(unknown[1], PciAlias)
-        return f"{said}; there are: {', '.join(there.__struct_fields__)}"
-    if "[...]" in said:
-        texts = plain["image"]["properties"] if "$.image" in said else plain["flavor"]["extra_specs"]
-        return said.replace("...", repr(next(key for key, value in texts.items() if not isinstance(value, str))))
-    return said
+        there = {"$": FlavorFile, "$.flavor": Flavor, "$.image": Image}.get(path, PciAlias)
+        return f"{said}; there are: {', '.join(there.__struct_fields__)}", f"{path}.{unknown[1]}"
+    if "Invalid enum value" in said:
+        return f"{said}; there are: {', '.join(AFFINITIES)}", path
+    if path.endswith("[...]"):
+        texts = plain["image"]["properties"] if path.startswith("$.image") else plain["flavor"]["extra_specs"]
+        key = next(key for key, value in texts.items() if not isinstance(value, str))
+        return said.replace("[...]", f"[{key!r}]"), path.replace("...", f"'{key}'")
+    return said, path
 
 
 def _read_json(text: str, source: str) -> Any:

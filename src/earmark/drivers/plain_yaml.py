@@ -18,7 +18,7 @@ except ImportError as missing:
 DEPTH_MAX = 16
 VALUES_MAX = 100_000
 NULL = "tag:yaml.org,2002:null"
-STEP = re.compile(r"\.([A-Za-z_][A-Za-z0-9_]*)|\[([0-9]{1,9})\]")
+STEP = re.compile(r"\.([A-Za-z_][A-Za-z0-9_]*)|\[([0-9]{1,9})\]|\['(.*)'\]$", re.DOTALL)
 
 Plain = None | str | list["Plain"] | dict[str, "Plain"]
 """What a document is made of; an empty value is None."""
@@ -44,9 +44,10 @@ def read_yaml(text: str, source: str) -> Plain:
 
 
 def place_in(text: str, path: str) -> tuple[int, int]:
-    """Return line and column of what a path (`$.rules[0].kind`, as msgspec writes it) leads to, or of the last step that is there."""
+    """Return line and column of what a path (`$.rules[0].kind`, as msgspec writes it, or `$.a['any key']`) leads to, or of the last step that is there."""
     node = yaml.compose(text, Loader=yaml.SafeLoader)
-    for key, index in STEP.findall(path.removeprefix("$")):
+    for word, index, quoted in STEP.findall(path.removeprefix("$")):
+        key = word or quoted
         if index and isinstance(node, yaml.SequenceNode) and int(index) < len(node.value):
             node = node.value[int(index)]
         elif key and isinstance(node, yaml.MappingNode):

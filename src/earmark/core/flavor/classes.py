@@ -29,7 +29,10 @@ class Classes(NamedTuple):
 
 
 def read_classes(texts: Texts, groups: Groups, more: Mapping[str, int], traits: tuple[str, ...]) -> Classes:
-    """Return what groups, image traits, and `more` amounts and required `traits` ask for; raises InvalidFlavor."""
+    """Return what groups, image traits, and `more` amounts and required `traits` ask for; raises InvalidFlavor.
+
+    `more` is another spelling of the same: it replaces amounts without a suffix, so that a guest has one context of encryption (V7).
+    """
     _group_policy(texts, groups)
     plain: dict[str, int] = dict(more)
     units: list[DeviceRequest] = []
@@ -41,7 +44,8 @@ def read_classes(texts: Texts, groups: Groups, more: Mapping[str, int], traits: 
             units += [_units(name, amount, said, suffix) for name, amount in own.items()]
             continue
         for name, amount in own.items():
-            plain[name] = plain.get(name, 0) + amount
+            if suffix or name not in more:
+                plain[name] = plain.get(name, 0) + amount
         for name, want in said.items():
             _want(wanted, name, want, f"trait{suffix}:{name}")
     for name in traits:

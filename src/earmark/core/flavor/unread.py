@@ -15,11 +15,11 @@ READ = frozenset({
     "hw:cpu_policy", "hw:cpu_thread_policy", "hw:cpu_dedicated_mask", "hw:cpu_realtime", "hw:cpu_realtime_mask", "hw:emulator_threads_policy",
     "hw:cpu_sockets", "hw:cpu_cores", "hw:cpu_threads", "hw:cpu_max_sockets", "hw:cpu_max_cores", "hw:cpu_max_threads",
     "hw:numa_nodes", "hw:mem_page_size", "hw:locked_memory", "hw:mem_encryption", "hw:mem_encryption_model", "hw:pmem",
-    "hw:pci_numa_affinity_policy", "pci_passthrough:alias",
+    "hw:pci_numa_affinity_policy", "pci_passthrough:alias", "group_policy",
 })  # fmt: skip
 FLAVORS_ALONE = frozenset({"hw:cpu_dedicated_mask", "hw:cpu_realtime", "hw:emulator_threads_policy", "hw:pmem"})
 READ_OF_IMAGES = frozenset(key.replace(":", "_") for key in READ - FLAVORS_ALONE)
-LIKE_A_SPEC = ("hw_", "pci_passthrough_", "resource", "trait")
+LIKE_A_SPEC = ("hw_", "pci_passthrough_", "resource", "trait", "group", "same_subtree")
 LIKE_A_PROPERTY = ("hw_cpu_", "hw_numa_", "hw_mem_", "hw_locked_", "hw_emulator_", "hw_pmem", "hw_pci_", *LIKE_A_SPEC[1:])
 NUMBERED = re.compile(r"hw[:_]numa_(cpus|mem)\.([1-9][0-9]*|0)")
 
