@@ -149,6 +149,8 @@ def test_encryption_contexts_are_named_resources() -> None:
         held(made, request)
         assert units(made) == {"named:MEM_ENCRYPTION_CONTEXT/sev0", "named:MEM_ENCRYPTION_CONTEXT/sev1"}
         assert refused(made, request).reasons[0].resource in ("class:MEM_ENCRYPTION_CONTEXT", "device:class:MEM_ENCRYPTION_CONTEXT")
+        with pytest.raises(InvalidRequest, match="a guest has one"):
+            made.tracker.hold(replace(request, resources=(replace(request.resources[0], amount=2),)))
 
 
 # --- changes while in use -------------------------------------------------------------------------------------------------------------

@@ -39,7 +39,9 @@ def _contradictions(request: Request) -> Iterator[str]:
         yield "it asks for nothing"
     if request.page_kib is not None and not request.memory_bytes:
         yield f"pages of {request.page_kib} are asked for, but no memory"
-    encrypted = any(item.resource_class == ENCRYPTION for item in request.resources)
+    encrypted = sum(item.amount for item in request.resources if item.resource_class == ENCRYPTION)
+    if encrypted > 1:
+        yield f"{encrypted} encryption contexts are asked for, and a guest has one"
     if request.locked_memory and request.page_kib is None and not encrypted:
         yield "locked memory needs a page size"
     yield from _policies(request)

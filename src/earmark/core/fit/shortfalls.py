@@ -44,7 +44,7 @@ def plain_reasons(request: Request, supply: Supply, of_units: frozenset[str] = f
         stock = layout.classes.get(item.resource_class)
         pool = class_pool(item.resource_class)
         if stock is None:
-            reasons.append(broken_rule(pool, item.amount, "the node has no inventory of this class", code="no_class"))
+            reasons.append(broken_rule(pool, item.amount, "the node has no inventory of this class, and none of its units now", code="no_class"))
         else:
             reasons += stock_reasons(pool, stock, used.get(pool, 0), item.amount)
     return reasons
