@@ -50,9 +50,9 @@ def guest_cells(flavor: Flavor, texts: Texts, count: int, dedicated: int) -> Cel
     mems = _listed(texts, "numa_mem", _mebibytes)
     if (cpus is None) != (mems is None):
         there, missing = ("numa_mem.0", "numa_cpus.0") if cpus is None else ("numa_cpus.0", "numa_mem.0")
-        found = texts.specs.get(f"hw:{there}", texts.image.get(f"hw_{there}"))
-        sign = "hw:" if f"hw:{there}" in texts.specs else "hw_"
-        raise invalid("ImageNUMATopologyIncomplete", sign + there, found, f"needs {missing} too, of the flavor or the image")
+        key = _written(there, texts)
+        found = texts.specs.get(key, texts.image.get(key))
+        raise invalid("ImageNUMATopologyIncomplete", key, found, f"needs {missing} too, of the flavor or the image")
     if cpus is None or mems is None:
         if flavor.vcpus % count or flavor.memory_mb % count:
             why = f"{flavor.vcpus} vCPUs and {flavor.memory_mb} MiB cannot be split evenly"
@@ -61,10 +61,10 @@ def guest_cells(flavor: Flavor, texts: Texts, count: int, dedicated: int) -> Cel
     if len(cpus) != count or len(mems) != count:
         why = f"needs numa_cpus.N and numa_mem.N for each N below {count}, found {len(cpus)} and {len(mems)} without a gap"
         raise invalid("ImageNUMATopologyIncomplete", texts.source("numa_nodes"), count, why)
-    _each_once(cpus, flavor.vcpus)
+    _each_once(cpus, flavor.vcpus, texts)
     if sum(mems) != flavor.memory_mb or min(mems) < 0:
         why = f"not the flavor's {flavor.memory_mb} MiB in amounts from 0 on"
-        raise invalid("ImageNUMATopologyMemoryOutOfRange", "numa_mem.N together", sum(mems), why)
+        raise invalid("ImageNUMATopologyMemoryOutOfRange", f"the sum of {_written('numa_mem.0', texts)[:-1]}N", sum(mems), why)
     _bounded(count, texts)
     cells = zip(cpus, mems, strict=True)
     return Cells(count, tuple(_cell(vcpus.mask, vcpus.mask & dedicated, mebibytes) for vcpus, mebibytes in cells))
@@ -74,26 +74,30 @@ def _cell(vcpus: int, dedicated: int, mebibytes: int) -> GuestCell:
     return GuestCell(vcpus=numbers_of(vcpus), dedicated=numbers_of(dedicated), memory_bytes=mebibytes * MIB)
 
 
-def _each_once(cells: list[Vcpus], count: int) -> None:
+def _written(name: str, texts: Texts) -> str:
+    """Return the key under which a list stands, which is in the flavor or in the image."""
+    return f"hw:{name}" if f"hw:{name}" in texts.specs else f"hw_{name}"
+
+
+def _each_once(cells: list[Vcpus], count: int, texts: Texts) -> None:
     """Raise InvalidFlavor unless the cells name each vCPU of the flavor once; a cell is looked through from its lowest number on.
 
     Nova takes the numbers of one cell as its set gives them: where one cell has both a number too high and one named before, and the
     set gives the higher first, Nova names the other fault.
     """
-    seen = 0
+    seen, said = 0, []
     for number, cell in enumerate(cells):
-        again = seen & cell.mask
+        again, key = seen & cell.mask, _written(f"numa_cpus.{number}", texts)
+        said.append(texts.specs.get(key) or texts.image.get(key) or "")
         if again:
-            raise invalid(
-                "ImageNUMATopologyCPUDuplicates", f"numa_cpus.{number}", lowest(again), f"vCPU {lowest(again)} is in a cell already"
-            )
+            raise invalid("ImageNUMATopologyCPUDuplicates", key, said[-1], f"vCPU {lowest(again)} is in a cell already")
         if cell.beyond is not None:
-            why = f"vCPU {cell.beyond} is not one of the flavor's {count}"
-            raise invalid("ImageNUMATopologyCPUOutOfRange", f"numa_cpus.{number}", cell.beyond, why)
+            raise invalid("ImageNUMATopologyCPUOutOfRange", key, said[-1], f"vCPU {cell.beyond} is not one of the flavor's {count}")
         seen |= cell.mask
     left = every(count) & ~seen
     if left:
-        raise invalid("ImageNUMATopologyCPUsUnassigned", "numa_cpus.N", f"without {lowest(left)}", "each vCPU belongs to one cell")
+        key, why = f"{_written('numa_cpus.0', texts)[:-1]}N", f"no cell has vCPU {lowest(left)}, each belongs to one"
+        raise invalid("ImageNUMATopologyCPUsUnassigned", key, " and ".join(said), why)
 
 
 def _bounded(count: int, texts: Texts) -> int:

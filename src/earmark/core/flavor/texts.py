@@ -27,8 +27,8 @@ class Texts(NamedTuple):
         return self.specs.get("hw:" + name) or None, self.image.get("hw_" + name) or None
 
     def source(self, name: str) -> str:
-        """Return the key under which a name is answered: the flavor's if it has one, else the image's."""
-        return "hw:" + name if self.specs.get("hw:" + name) else "hw_" + name
+        """Return the key under which a name is answered: the image's if only it has one, else the flavor's."""
+        return "hw_" + name if self.image.get("hw_" + name) and not self.specs.get("hw:" + name) else "hw:" + name
 
 
 def invalid(kind: str, key: str, found: object, why: str) -> InvalidFlavor:
