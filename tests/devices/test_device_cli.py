@@ -103,7 +103,7 @@ def test_what_is_held_and_no_longer_handed_out_is_told(earmark: Line, tmp_path: 
     assert (found.changed, found.checked_only, len(found.kept)) == (True, False, 2)
     assert found.kept[0].startswith(f"mdev:{A}/nvidia-36/0 is held by c-")
     assert listed(earmark) == {
-        f"pci:{A}": ("free", None), f"pci:{B}": ("free", None), f"mdev:{A}/nvidia-36/0": ("withdrawn", "vm-1"),
+        f"pci:{A}": ("excluded", None), f"pci:{B}": ("free", None), f"mdev:{A}/nvidia-36/0": ("withdrawn", "vm-1"),
         "named:CUSTOM_LICENCE/dongle-1": ("withdrawn", "vm-1"),
     }  # fmt: skip
     found_by_audit = json.loads(earmark("audit --json").out)

@@ -19,7 +19,7 @@ from earmark.core.model.inventory import Inventory
 from earmark.core.model.node import NodeSettings
 from earmark.core.model.refusal import Refusal
 from earmark.core.model.request import DeviceRequest, Request, ResourceAmount
-from earmark.core.model.topology import Device
+from earmark.core.model.topology import Device, MdevType
 from earmark.core.model.units import MIB
 from earmark.errors import InvalidRequest
 from earmark.testing import NODE_ONE, UNRESERVED, Bench, bench, machine
@@ -124,6 +124,38 @@ def test_a_smaller_policy_takes_nothing_away() -> None:
         assert f"mdev:{A}/10de:2222:10de:1212/nvidia-35/0" in units(made)
         for claim in claims:
             made.tracker.release(claim)
+
+
+@pytest.mark.rule("V2", "P2")
+@pytest.mark.parametrize(
+    ("later", "types", "left"),
+    [
+        (replace(SPLIT, kind="gpu", max_instances=2), TYPES, 1),
+        (replace(SPLIT, kind="gpu", max_instances=1), TYPES, 0),
+        (replace(SPLIT, kind="gpu"), (replace(TYPES[0], total=3), TYPES[1]), 2),
+        (replace(SPLIT, kind="gpu", mdev_type="nvidia-36"), TYPES, 0),
+        (replace(SPLIT, kind="gpu"), TYPES[1:], 0),
+        (DeviceRule(observed_kind="gpu"), TYPES, 0),
+    ],
+    ids=["fewer", "one", "the driver has fewer", "another type", "no such type now", "not split"],
+)
+def test_what_is_held_of_a_card_counts_whatever_its_policy_says_now(later: DeviceRule, types: tuple[MdevType, ...], left: int) -> None:
+    """One instance is held that a later policy or look has no more: never are more held than are allowed, nor the card as a whole."""
+    whole = Request(devices=(DeviceRequest(kind="gpu"),))
+    with bench("1x2c 4G") as made:
+        look(made, card(A, mdev_types=TYPES))
+        configured(made, SPLIT)
+        claims = [held(made, ONE_VGPU) for _ in range(4)]
+        for claim in claims[:3]:
+            made.tracker.release(claim)
+        configured(made, later)
+        look(made, card(A, mdev_types=types))
+        assert refused(made, whole).reasons[0].holders[0].what == f"mdev:{A}/nvidia-35/3"
+        for _ in range(left):
+            held(made, ONE_VGPU)
+        refused(made, ONE_VGPU)
+        made.tracker.release(claims[3])
+        assert held(made, whole if left == 0 else ONE_VGPU)
 
 
 def test_a_policy_in_force_counts_a_class_once() -> None:

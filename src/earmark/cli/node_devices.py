@@ -140,12 +140,13 @@ def device_rows(state: NodeState) -> list[NodeDeviceOut]:
         address = device.address or parent
         return (address is None, address or "", device.address is None, device.unit)
 
-    found = [_row(state, device, rows) for device in sorted(known.values(), key=place)]
+    blocked = state.supply.blocked_units if state.supply is not None else frozenset()
+    found = [_row(state, device, rows, blocked) for device in sorted(known.values(), key=place)]
     gone = sorted((state.missing | state.withdrawn) & (frozenset(rows) - frozenset(known)))
     return found + [_gone(state, *rows[unit]) for unit in gone]
 
 
-def _row(state: NodeState, device: Device, rows: dict[UnitId, tuple[ClaimId, UnitRow]]) -> NodeDeviceOut:
+def _row(state: NodeState, device: Device, rows: dict[UnitId, tuple[ClaimId, UnitRow]], blocked: frozenset[str]) -> NodeDeviceOut:
     from earmark.core.model.ids import share_pool  # noqa: PLC0415 - only where devices are listed
 
     layout = state.layout
@@ -164,6 +165,8 @@ def _row(state: NodeState, device: Device, rows: dict[UnitId, tuple[ClaimId, Uni
         standing = "shared"
     elif cordon is not None:
         standing = "cordoned"
+    elif not blocked.isdisjoint(slots):
+        standing = "excluded"
     elif device.fault is not None:
         standing = "faulty"
     else:

@@ -11,6 +11,7 @@ from collections.abc import Set as AbstractSet
 
 from msgspec.structs import replace
 
+from earmark.core.fit.devices.policy import MDEV, parent_local
 from earmark.core.fit.free import CPU_PREFIX, cpu_of
 from earmark.core.fit.layout import Layout
 from earmark.core.fit.refusal import CPU
@@ -37,7 +38,7 @@ def _with_holders(reason: Reason, state: NodeState, request: Request) -> Reason:
     if reason.code not in HELD_CODES or state.layout is None:
         return reason
     kind, _, kinds = reason.resource.partition(":")
-    slots = _slots(kinds, state.layout, request) if kind == "device" else frozenset()
+    slots = _slots(kinds, state, state.layout, request) if kind == "device" else frozenset()
     found = [
         Holding(claim=claim, consumer=consumer, owner=owner, amount=amount, until_ms=until_ms, what=what)
         for claim, consumer, owner, grant, until_ms in _holders(state)
@@ -135,19 +136,21 @@ def _cpus(grant: Grant, state: NodeState, cell: int | None) -> tuple[int, str]:
     return mask.bit_count(), f"cpu {format_cpu_list(cpus_of(mask))}" if mask else ""
 
 
-def _slots(kinds: str, layout: Layout, request: Request) -> frozenset[Slot]:
-    """Return the slots of the devices that could answer what a request asks for of some kinds ("gpu", "gpu+vf")."""
+def _slots(kinds: str, state: NodeState, layout: Layout, request: Request) -> frozenset[Slot]:
+    """Return the slots of the devices that could answer what a request asks for of some kinds ("gpu", "gpu+vf"), and of what crowds them."""
     from earmark.core.fit.devices.match import asked_of, suits, wanted  # noqa: PLC0415 - only where devices are refused
 
     asked = [asked_of(wish) for wish in wanted(request, layout) if wish.kind in kinds.split("+")]
     found: set[Slot] = set()
+    places: set[str] = set()
     for unit in layout.grantable:
         device = layout.known[unit]
         parent = layout.known.get(device.parent) if device.parent is not None else None
         anchor = (parent or device).address or ""
         if any(suits(each, device, anchor) for each in asked):
             found.update(layout.slots[unit])
-    return frozenset(found)
+            places.add((parent or device).unit.partition(":")[2])
+    return frozenset(found).union(Slot(unit) for unit in state.withdrawn if unit.startswith(MDEV) and parent_local(unit) in places)
 
 
 def _devices(grant: Grant, slots: AbstractSet[Slot]) -> tuple[int, str]:

@@ -8,7 +8,8 @@ dropped. Sources: Nova 34, pci/devspec.py (P18), virt/libvirt/driver.py (V1, V2,
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Container, Iterable, Mapping, Sequence
 from typing import Literal, NamedTuple, get_args
 
 import msgspec
@@ -221,6 +222,23 @@ def _instances(device: Device, rule: DeviceRule, room: int) -> list[Device]:
             )
         )  # fmt: skip
     return made
+
+
+def crowded(known: Mapping[UnitId, Device], gone: Iterable[UnitId], taken: Container[str]) -> frozenset[UnitId]:
+    """Return what is not to be given because of mediated devices that are held though their parent has them no more (V2).
+
+    Their parent gives that many fewer of the same type, the last free ones first; none of another type; and it is not given whole.
+    """
+    lost = Counter((parent_local(unit), mdev_type_of(unit)) for unit in gone)
+    places = {place for place, _ in lost}
+    found: set[UnitId] = set()
+    for parent in [unit for unit in known if not unit.startswith(MDEV) and unit.partition(":")[2] in places]:
+        parts = [unit for unit in known if unit.startswith(MDEV) and known[unit].parent == parent]
+        free = sorted((unit for unit in parts if unit not in taken), key=lambda unit: int(unit.rpartition("/")[2]), reverse=True)
+        types = {name: count for (place, name), count in lost.items() if place == parent.partition(":")[2]}
+        same = types.pop(mdev_type_of(parts[0]), 0) if parts else 0
+        found.update(([parent] if not parts else free) if types or not parts else free[:same])
+    return frozenset(found)
 
 
 def named_unit(resource: NamedResource) -> UnitId:
