@@ -158,6 +158,23 @@ def test_what_is_held_of_a_card_counts_whatever_its_policy_says_now(later: Devic
         assert held(made, whole if left == 0 else ONE_VGPU)
 
 
+@pytest.mark.parametrize("later", [DeviceRule(), SPLIT, replace(SPLIT, kind="gpu")])
+def test_a_card_of_which_shares_are_held_is_not_given_otherwise(later: DeviceRule) -> None:
+    """A policy that gives no shares any more gives the card as a whole, or in instances, only once the last share is back."""
+    whole, half = (Request(devices=(DeviceRequest(kind="gpu", share=share),)) for share in (None, 500))
+    with bench("1x2c 4G") as made:
+        look(made, card(A, mdev_types=TYPES))
+        configured(made, DeviceRule(shares=True))
+        claim = held(made, half)
+        configured(made, later)
+        for request in (whole, half, ONE_VGPU):
+            refused(made, request)
+        grant = Grant(units=(UnitRow(unit=UnitId(f"pci:{A}"), use="device"),))
+        assert isinstance(made.tracker.hold(whole, grant=grant, confirm=True), Refusal)
+        made.tracker.release(claim)
+        assert held(made, ONE_VGPU if later.mdev_type else whole)
+
+
 def test_a_policy_in_force_counts_a_class_once() -> None:
     """A class of units beside an inventory is refused, whichever comes second, and nothing has changed then."""
     with bench("1x2c 4G") as made:

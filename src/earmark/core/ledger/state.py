@@ -89,6 +89,7 @@ class NodeState(msgspec.Struct, frozen=True, kw_only=True):
         gone = [unit for unit in held if unit not in layout.known]
         if gone:
             units |= crowded(layout.known, gone, self.free.slots)
+        units |= {unit for unit in self._shared() if (device := layout.known.get(unit)) is not None and not device.shares}
         return Supply(layout=layout, free=self.free, blocked_cpus=cpus, blocked_units=units)
 
     @property
