@@ -140,7 +140,7 @@ def device_rows(state: NodeState) -> list[NodeDeviceOut]:
         address = device.address or parent
         return (address is None, address or "", device.address is None, device.unit)
 
-    blocked = state.supply.blocked_units if state.supply is not None else frozenset()
+    blocked = state.supply.barred_units if state.supply is not None else frozenset()
     found = [_row(state, device, rows, blocked) for device in sorted(known.values(), key=place)]
     gone = sorted((state.missing | state.withdrawn) & (frozenset(rows) - frozenset(known)))
     return found + [_gone(state, *rows[unit]) for unit in gone]

@@ -12,10 +12,11 @@ from typing import NamedTuple
 import immutables
 import msgspec
 
+from earmark.core.fit.devices.policy import crowded
 from earmark.core.fit.layout import Layout
 from earmark.core.model.cpuset import CPU_MAX
 from earmark.core.model.grant import AmountRow, Grant, UnitRow
-from earmark.core.model.ids import ClaimId, PoolId, Slot, UnitId
+from earmark.core.model.ids import ClaimId, PoolId, Slot, UnitId, shared_unit
 from earmark.errors import LedgerBroken
 
 CPU_PREFIX = "cpu:"
@@ -96,6 +97,12 @@ class Supply(msgspec.Struct, frozen=True, kw_only=True):
     free: Free = EMPTY
     blocked_cpus: int = 0
     blocked_units: frozenset[UnitId] = frozenset()
+
+    @property
+    def barred_units(self) -> frozenset[UnitId]:
+        """The units other than CPUs that get no new grants: blocked ones, and what is held of a card in a way that its policy ended."""
+        shared = (unit for pool in self.free.used if (unit := shared_unit(pool)) is not None)
+        return self.blocked_units | crowded(self.layout.known, self.free.slots, shared)
 
 
 def overlaps(grants: Iterable[tuple[ClaimId, Grant]]) -> tuple[Overlap, ...]:

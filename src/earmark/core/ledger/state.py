@@ -9,7 +9,7 @@ from collections.abc import Iterator
 import immutables
 import msgspec
 
-from earmark.core.fit.devices.policy import MDEV, NAMED, crowded, parent_local
+from earmark.core.fit.devices.policy import MDEV, NAMED, parent_local
 from earmark.core.fit.free import CPU_PREFIX, EMPTY, Free, Supply
 from earmark.core.fit.layout import Layout, build_layout
 from earmark.core.ledger.codec import NOT_JSON, Head
@@ -85,11 +85,6 @@ class NodeState(msgspec.Struct, frozen=True, kw_only=True):
         layout = self.layout
         if self.disabled is not None:
             layout = msgspec.structs.replace(layout, traits=self.traits)
-        held = (UnitId(slot) for slot in self.free.slots if slot.startswith(MDEV))
-        gone = [unit for unit in held if unit not in layout.known]
-        if gone:
-            units |= crowded(layout.known, gone, self.free.slots)
-        units |= {unit for unit in self._shared() if (device := layout.known.get(unit)) is not None and not device.shares}
         return Supply(layout=layout, free=self.free, blocked_cpus=cpus, blocked_units=units)
 
     @property

@@ -9,14 +9,14 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Container, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Literal, NamedTuple, get_args
 
 import msgspec
 from msgspec.structs import replace
 
 from earmark.core.model.device_rule import NAMED_MAX, RULES_MAX, DeviceRule, NamedResource
-from earmark.core.model.ids import RESOURCE_CLASS, UNIT, ResourceClass, UnitId
+from earmark.core.model.ids import RESOURCE_CLASS, UNIT, ResourceClass, Slot, UnitId
 from earmark.core.model.node import NodeSettings
 from earmark.core.model.topology import DEVICES_MAX, MIG_PARENT, Device, Machine, MdevType
 from earmark.core.model.units import counted
@@ -224,20 +224,22 @@ def _instances(device: Device, rule: DeviceRule, room: int) -> list[Device]:
     return made
 
 
-def crowded(known: Mapping[UnitId, Device], gone: Iterable[UnitId], taken: Container[str]) -> frozenset[UnitId]:
-    """Return what is not to be given because of mediated devices that are held though their parent has them no more (V2).
+def crowded(known: Mapping[UnitId, Device], taken: Mapping[Slot, object], shared: Iterable[UnitId]) -> frozenset[UnitId]:
+    """Return what is not to be given because of what is held of the same card in a way that its policy or its driver has ended (V2).
 
-    Their parent gives that many fewer of the same type, the last free ones first; none of another type; and it is not given whole.
+    Where mediated devices are held that the card has no more, it gives that many fewer of their type, the last free ones first, and none of
+    another type; it is not given whole. Where shares are held and no more are given, nothing else of it is given.
     """
+    found = {unit for unit in shared if unit in known and not known[unit].shares}
+    gone = [unit for slot in taken if slot.startswith(MDEV) and (unit := UnitId(slot)) not in known]
     lost = Counter((parent_local(unit), mdev_type_of(unit)) for unit in gone)
     places = {place for place, _ in lost}
-    found: set[UnitId] = set()
-    for parent in [unit for unit in known if not unit.startswith(MDEV) and unit.partition(":")[2] in places]:
+    for parent in [unit for unit in known if places and not unit.startswith(MDEV) and unit.partition(":")[2] in places]:
         parts = [unit for unit in known if unit.startswith(MDEV) and known[unit].parent == parent]
-        free = sorted((unit for unit in parts if unit not in taken), key=lambda unit: int(unit.rpartition("/")[2]), reverse=True)
+        free = sorted((unit for unit in parts if Slot(unit) not in taken), key=lambda unit: int(unit.rpartition("/")[2]), reverse=True)
         types = {name: count for (place, name), count in lost.items() if place == parent.partition(":")[2]}
         same = types.pop(mdev_type_of(parts[0]), 0) if parts else 0
-        found.update(([parent] if not parts else free) if types or not parts else free[:same])
+        found.update(free[:same] if parts and not types else free or [parent])
     return frozenset(found)
 
 

@@ -103,7 +103,7 @@ def given_shares(used: Mapping[PoolId, int]) -> dict[UnitId, int]:
 def blocked_slots(supply: Supply) -> frozenset[Slot]:
     """Return the slots that blocked units occupy: a blocked unit blocks everything that shares a slot with it."""
     slots = supply.layout.slots
-    return frozenset(slot for unit in supply.blocked_units for slot in slots.get(unit, (Slot(unit),)))
+    return frozenset(slot for unit in supply.barred_units for slot in slots.get(unit, (Slot(unit),)))
 
 
 class _Look(NamedTuple):

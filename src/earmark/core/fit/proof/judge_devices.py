@@ -99,7 +99,7 @@ def _in_the_way(unit: UnitId, supply: Supply, blocked: frozenset[Slot]) -> Reaso
     slots, above, cell = layout.slots[unit], layout.above[unit], layout.known[unit].cell
     for slot in (*slots, *above):
         if slot in blocked:
-            detail = "it gets no new grants" if unit in supply.blocked_units else f"{slot} gets no new grants"
+            detail = "it gets no new grants" if unit in supply.barred_units else f"{slot} gets no new grants"
             return about_unit("unit_blocked", unit, detail, cell=cell)
     own = Slot(unit)
     for slot in (*above, own, *slots):

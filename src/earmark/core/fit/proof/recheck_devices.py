@@ -79,7 +79,7 @@ def books_of(supply: Supply) -> DeviceStock:
     """Return the devices that could be given now, read from the books one by one."""
     layout = supply.layout
     stopped = set(supply.free.slots)
-    for unit in supply.blocked_units:
+    for unit in supply.barred_units:
         stopped.update(layout.slots.get(unit, (Slot(unit),)))
     shared = {UnitId(pool.removeprefix(SHARE)): amount for pool, amount in supply.free.used.items() if pool.startswith(SHARE)}
     there = []
