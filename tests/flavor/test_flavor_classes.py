@@ -171,6 +171,18 @@ def test_a_wrong_alias_is_named(alias: PciAlias) -> None:
     assert raised.value.kind == "PciInvalidAlias"
 
 
+@pytest.mark.rule("P17")
+def test_a_name_of_an_alias_is_suggested_as_placement_has_it() -> None:
+    """A class or a trait that Nova would turn into Placement's spelling is refused with that spelling."""
+    for alias, name in (
+        (PciAlias(name="x", resource_class="my gpu-A"), "CUSTOM_MY_GPU_A"),
+        (PciAlias(name="x", resource_class="Custom_gpu"), "CUSTOM_GPU"),
+        (PciAlias(name="x", resource_class="VGPU", traits="CUSTOM_A,fast"), "CUSTOM_FAST"),
+    ):
+        with pytest.raises(InvalidFlavor, match=rf": is it {name}\?$"):
+            defined((alias,))
+
+
 def test_an_alias_may_name_a_resource_class() -> None:
     """With a resource class an alias is a wish for units of that class; ids and an address narrow it."""
     bare, one = PciAlias(name="gpu", resource_class="CUSTOM_GPU"), PciAlias(name="one", resource_class="CUSTOM_GPU", address="0:81:0.1")

@@ -141,10 +141,10 @@ def _check(alias: PciAlias) -> None:
         ranges = ", ".join(f"{part} up to {most:x}" for part, most in ADDRESS_LIMITS)
         raise _wrong(alias, "address", alias.address, f"not a PCI address: {ranges}")
     if alias.resource_class is not None and not RESOURCE_CLASS.fullmatch(alias.resource_class):
-        raise _wrong(alias, "resource_class", alias.resource_class, "not a resource class, such as VGPU or CUSTOM_NAME")
+        raise _wrong(alias, "resource_class", alias.resource_class, f"not a resource class: is it {_custom(alias.resource_class)}?")
     for trait in _traits(alias):
         if not TRAIT.fullmatch(trait):
-            raise _wrong(alias, "traits", trait, "not a trait")
+            raise _wrong(alias, "traits", trait, f"not a trait: is it {_custom(trait)}?")
 
 
 def _type(alias: PciAlias) -> str | None:
@@ -161,6 +161,12 @@ def _traits(alias: PciAlias) -> tuple[Trait, ...]:
     """Return the traits of a definition, each once and in order."""
     texts = alias.traits.split(",") if isinstance(alias.traits, str) else alias.traits
     return tuple(sorted({Trait(text.strip()) for text in texts if text.strip()}))
+
+
+def _custom(text: str) -> str:
+    """Return the name of Placement that Nova makes of any text."""
+    name = re.sub(r"[^A-Z0-9_]+", "_", text.upper())
+    return name if name.startswith("CUSTOM_") else f"CUSTOM_{name}"
 
 
 def _live(alias: PciAlias) -> bool:

@@ -113,7 +113,9 @@ def _dedicated(texts: Texts, count: int) -> int:
         return 0
     wanted = read_mask(text, count, DEDICATED_KEY)
     if wanted.beyond is not None or wanted.mask in (0, every(count)):
-        raise invalid("InvalidMixedInstanceDedicatedMask", DEDICATED_KEY, text, f"not some but not all of the flavor's {count} vCPUs")
+        raise invalid(
+            "InvalidMixedInstanceDedicatedMask", DEDICATED_KEY, text, f"must name some, but not all, of the flavor's {count} vCPUs"
+        )
     return wanted.mask
 
 
