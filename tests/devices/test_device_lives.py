@@ -10,6 +10,7 @@ from tests.devices.test_device_identity import box, held, look
 from earmark.core.flavor.flavor import Flavor, Image
 from earmark.core.flavor.translate import translate
 from earmark.core.ledger.commands import ConfigureNode, ObserveMachine, RegisterNode, SeeGuests
+from earmark.core.ledger.device_changes import device_changes
 from earmark.core.ledger.life_commands import LifeAnswer
 from earmark.core.model.device_rule import DeviceRule, NamedResource
 from earmark.core.model.grant import Grant, UnitRow
@@ -166,6 +167,8 @@ def test_a_card_of_which_shares_are_held_is_not_given_otherwise(later: DeviceRul
         look(made, card(A, mdev_types=TYPES))
         configured(made, DeviceRule(shares=True))
         claim = held(made, half)
+        told = device_changes(made.tracker.node(), replace(UNRESERVED, device_rules=(later,))).kept
+        assert told == (f"a share of pci:{A} is held by {claim} and none is given any more: nothing else of it is until that ends",)
         configured(made, later)
         for request in (whole, half, ONE_VGPU):
             refused(made, request)

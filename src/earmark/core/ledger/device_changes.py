@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from earmark.core.fit.devices.policy import MDEV, Applied, applied, mdev_type_of, policy_notes
 from earmark.core.ledger.state import NodeState
-from earmark.core.model.ids import UnitId
+from earmark.core.model.ids import UnitId, shared_unit
 from earmark.core.model.node import NodeSettings
 from earmark.core.model.topology import Device, Machine
 
@@ -112,7 +112,12 @@ def _group(device: Device) -> tuple[str, str, str]:
 
 def _kept(state: NodeState, before: Applied, after: Applied) -> Iterator[str]:
     lost = before.granted - after.granted
+    sharing = {device.unit for device in before.devices if device.shares} - {device.unit for device in after.devices if device.shares}
     for claim, grant in state.grants():
         for row in grant.units:
             if row.unit in lost:
                 yield f"{row.unit} is held by {claim} and no longer handed out: it stays held until that ends"
+        for amount in grant.amounts:
+            unit = shared_unit(amount.pool)
+            if unit in sharing:
+                yield f"a share of {unit} is held by {claim} and none is given any more: nothing else of it is until that ends"
