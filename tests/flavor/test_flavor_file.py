@@ -60,6 +60,7 @@ SAME = {
     "aliases": [{"name": "vf", "vendor_id": "8086", "product_id": "154c", "device_type": "VF", "traits": ["CUSTOM_A"]}],
 }  # fmt: skip
 PLAIN = '{"flavor": {"vcpus": 2, "memory_mb": 1024}}'
+REAL_TIME = {"hw:cpu_policy": "dedicated", "hw:cpu_realtime": "yes", "hw:emulator_threads_policy": "share"}
 CELL = {"hw:numa_nodes": "1", "hw:numa_cpus.0": "0", "hw:numa_mem.0": "64"}
 
 
@@ -202,6 +203,9 @@ def test_what_nothing_is_made_of_is_said(earmark: Line) -> None:
         ({}, {"hw:numa_nodes": "2", "hw_cpu_polcy": "x", "hw_disk_bus": "virtio"}, "hw:numa_nodes of the image, hw_cpu_polcy of the image"),
         ({}, {"hw_cpu_dedicated_mask": "1", "resources:VGPU": "1"}, "hw_cpu_dedicated_mask of the image, resources:VGPU of the image"),
         ({"hw:cpu_realtime": "no", "hw:cpu_realtime_mask": "0"}, {"hw_cpu_realtime_mask": "0"}, "hw:cpu_realtime_mask"),
+        (REAL_TIME | {"hw:cpu_realtime_mask": "0"}, {"hw_cpu_realtime_mask": "^1"}, "hw:cpu_realtime_mask"),
+        (REAL_TIME | {"hw:cpu_realtime_mask": "0"}, {"hw_cpu_realtime_mask": "0"}, None),
+        (REAL_TIME | {"hw:cpu_realtime_mask": "0"}, {}, None),
         ({"hw:mem_encryption_model": "amd-sev"}, {"hw_mem_encryption_model": "amd-sev"}, "hw:mem_encryption_model"),
         (
             {"hw:tpm_version": "2.0", "os:secure_boot": "required"},

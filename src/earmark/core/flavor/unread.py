@@ -17,6 +17,7 @@ READ = frozenset({
     "hw:numa_nodes", "hw:mem_page_size", "hw:locked_memory", "hw:mem_encryption", "hw:mem_encryption_model", "hw:pmem",
     "hw:pci_numa_affinity_policy", "pci_passthrough:alias", "group_policy",
 })  # fmt: skip
+MASK = "hw:cpu_realtime_mask"
 FLAVORS_ALONE = frozenset({"hw:cpu_dedicated_mask", "hw:cpu_realtime", "hw:emulator_threads_policy", "hw:pmem"})
 READ_OF_IMAGES = frozenset(key.replace(":", "_") for key in READ - FLAVORS_ALONE)
 LIKE_A_SPEC = ("hw_", "pci_passthrough_", "resource", "trait", "group", "same_subtree")
@@ -27,7 +28,9 @@ NUMBERED = re.compile(r"hw[:_]numa_(cpus|mem)\.([1-9][0-9]*|0)")
 def unread(flavor: Flavor, image: Image | None, request: Request) -> tuple[str, ...]:
     """Return the keys that look like words of the language and on which the request that was made does not depend, in order."""
     specs, properties = flavor.extra_specs, image.properties if image is not None else {}
-    idle = set() if request.realtime_vcpus else {"hw:cpu_realtime_mask"}
+    idle = set()
+    if not request.realtime_vcpus or (properties.get("hw_cpu_realtime_mask") or specs.get(MASK)) != specs.get(MASK):
+        idle.add(MASK)
     if not any(item.resource_class == "MEM_ENCRYPTION_CONTEXT" for item in request.resources):
         idle.add("hw:mem_encryption_model")
     found = [key for key in _like(specs, LIKE_A_SPEC) if (key not in READ or key in idle) and not KEY.fullmatch(key)]
