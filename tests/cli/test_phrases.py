@@ -93,6 +93,12 @@ def test_a_no_says_what_is_short_where_and_who_holds_it_until_when() -> None:
     assert lines[-1] == "  fits if 2 CPUs are asked for"
 
 
+def test_dedicated_cpus_that_sharers_keep_are_called_cpus() -> None:
+    """What is asked of a cell whose sharers keep its last CPUs is CPUs, not shared vCPUs."""
+    kept = Reason(code="short", resource="vcpu:1", cell=1, asked=4, free=0, short=4, detail="kept for 2 shared vCPUs: 2 CPUs of the cell")
+    assert reason_line(kept) == "cell 1: 4 CPUs asked · 0 CPUs free · 4 CPUs short · kept for 2 shared vCPUs: 2 CPUs of the cell"
+
+
 def test_a_reason_without_numbers_is_a_sentence() -> None:
     """A blocked unit, an unsupported wish and a reason without detail are still said."""
     assert (
@@ -101,5 +107,7 @@ def test_a_reason_without_numbers_is_a_sentence() -> None:
     )
     assert reason_line(Reason(code="not_supported", resource="cells")) == "cells: not supported"
     assert reason_line(Reason(code="network", resource="network:", detail="too far")) == "tunnelled networks: too far"
-    assert reason_line(Reason(code="self_overcommit", resource="vcpu", cell=-1)) == "CPUs of no cell: vcpu: self overcommit"
+    assert reason_line(Reason(code="self_overcommit", resource="vcpu", cell=-1)) == "CPUs of no cell: shared vCPUs: self overcommit"
+    assert reason_line(Reason(code="unknown_unit", resource="pages:1048576")) == "pages of 1 GiB: unknown unit"
+    assert reason_line(Reason(code="unknown_unit", resource="pages:0:large", cell=0)) == "cell 0: large pages: unknown unit"
     assert "\x1b" not in reason_line(Reason(code="trait", resource="\x1b[2J", detail="\x1b[2J"))

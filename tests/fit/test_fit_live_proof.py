@@ -138,7 +138,7 @@ TWO_CELLS = World(machine(cells=2, cores=2, threads=2, pages={2048: 512}), SPLIT
         (Request(vcpus=1, cpu_policy="dedicated", thread_policy="require-strict"), "thread policy require instead of require-strict"),
         (Request(vcpus=4, cpu_policy="dedicated", emulator_policy="isolate"), "emulator policy share instead of isolate"),
         (Request(vcpus=4, cpu_policy="dedicated", emulator_policy="isolate"), "3 vCPUs instead of 4"),
-        (Request(vcpus=2, cpu_policy="dedicated", memory_bytes=2 * GIB, page_kib=2048), "ordinary memory instead of pages of 2048 KiB"),
+        (Request(vcpus=2, cpu_policy="dedicated", memory_bytes=2 * GIB, page_kib=2048), "ordinary memory instead of pages of 2 MiB"),
         (Request(vcpus=2, cpu_policy="dedicated", memory_bytes=2 * GIB, page_kib=2048), "2 guest cells instead of 1"),
         (Request(vcpus=6, cpu_policy="dedicated", cells=3), "2 guest cells instead of 3"),
         (

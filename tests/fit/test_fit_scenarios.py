@@ -112,7 +112,7 @@ def test_huge_pages_of_a_given_size() -> None:
         ("pages:0:2048", 512, 448, 64),
         ("pages:1:2048", 512, 448, 64),
     ]
-    assert "ordinary memory instead of pages of 2048 KiB" in third.fits_if
+    assert "ordinary memory instead of pages of 2 MiB" in third.fits_if
     assert world.supply.free.used.get(MEMORY, 0) == 0
 
 

@@ -187,9 +187,19 @@ def reason_line(reason: Reason) -> str:
     cell = "" if reason.cell is None else "CPUs of no cell: " if reason.cell == NO_CELL else f"cell {reason.cell}: "
     place = f"{whose_cell}{cell}" if cell else ""
     if reason.code == "short":
-        asked, free, short = (amount(reason.resource, number) for number in (reason.asked, reason.free, reason.short))
+        kept = reason.detail.startswith("kept for ")  # CPUs that stay with those who share are short of dedicated ones
+        asked, free, short = (amount("cpu" if kept else reason.resource, number) for number in (reason.asked, reason.free, reason.short))
         tail = f" · {clean(reason.detail)}" if reason.detail else ""
         return f"{place}{asked} asked · {free} free · {short} short{tail}"
     words = reason.code.replace("_", " ")
-    subject = clean(reason.unit) if reason.unit else "tunnelled networks" if reason.resource == "network:" else name(reason.resource)
+    subject = clean(reason.unit) if reason.unit else _subject(reason.resource)
     return f"{place}{subject}: {clean(reason.detail) or words}"
+
+
+def _subject(resource: str) -> str:
+    """Return what a reason is about as a person calls it: "shared vCPUs", "pages of 1 GiB", else the resource's own name."""
+    kind, _, rest = resource.partition(":")
+    size = rest.rpartition(":")[2]
+    if kind == "pages" and size:
+        return f"pages of {format_bytes(int(size) * 1024)}" if size.isdigit() else f"{name(size)} pages"
+    return {"vcpu": "shared vCPUs", "network:": "tunnelled networks"}.get(kind if kind == "vcpu" else resource, name(resource))

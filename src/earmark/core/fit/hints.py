@@ -20,7 +20,7 @@ from earmark.core.fit.request import check_request
 from earmark.core.model.ids import MEMORY, VCPU
 from earmark.core.model.refusal import Reason
 from earmark.core.model.request import DeviceRequest, GuestCell, Request, ThreadPolicy
-from earmark.core.model.units import GIB, KIB, MIB, counted
+from earmark.core.model.units import GIB, KIB, MIB, counted, format_bytes
 from earmark.errors import InvalidRequest
 
 Suggestion = tuple[str, Request]
@@ -204,7 +204,7 @@ def _bytes(reason: Reason) -> int:
 def _other_pages(request: Request, reasons: Sequence[Reason]) -> list[Suggestion]:
     if request.page_kib is None or not any(reason.resource.startswith("pages:") for reason in reasons):
         return []
-    had = f"pages of {request.page_kib} KiB" if isinstance(request.page_kib, int) else f"{request.page_kib} pages"
+    had = f"pages of {format_bytes(request.page_kib * KIB)}" if isinstance(request.page_kib, int) else f"{request.page_kib} pages"
     changes = [(f"pages of any size instead of {had}", replace(request, page_kib="any"))] if request.page_kib != "any" else []
     return [(f"ordinary memory instead of {had}", replace(request, page_kib=None, locked_memory=False)), *changes]
 

@@ -93,7 +93,8 @@ def _cells(request: Request) -> Iterator[str]:
         if sum(cell.memory_bytes for cell in own) != request.memory_bytes:
             yield f"the guest cells have {sum(cell.memory_bytes for cell in own)} bytes together, the request {request.memory_bytes}"
     elif cells is not None and (request.vcpus % cells or request.memory_bytes % cells):
-        yield f"{request.vcpus} vCPUs and {request.memory_bytes} bytes cannot be split evenly over {cells} cells"
+        memory = f" and {request.memory_bytes} bytes" if request.memory_bytes else ""
+        yield f"{request.vcpus} vCPUs{memory} cannot be split evenly over {cells} cells: ask for a multiple, or describe each cell in --request"
 
 
 def _amounts(request: Request) -> Iterator[str]:

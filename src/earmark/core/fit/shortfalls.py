@@ -15,7 +15,7 @@ from earmark.core.fit.refusal import CPU, broken_rule, short
 from earmark.core.model.ids import MEMORY, VCPU, class_pool, disk_pool
 from earmark.core.model.refusal import Reason
 from earmark.core.model.request import Request
-from earmark.core.model.units import KIB, counted, format_ratio
+from earmark.core.model.units import KIB, counted, format_bytes, format_ratio
 
 
 def plain_reasons(request: Request, supply: Supply, of_units: frozenset[str] = frozenset()) -> list[Reason]:
@@ -44,7 +44,9 @@ def plain_reasons(request: Request, supply: Supply, of_units: frozenset[str] = f
         stock = layout.classes.get(item.resource_class)
         pool = class_pool(item.resource_class)
         if stock is None:
-            reasons.append(broken_rule(pool, item.amount, "the node has no inventory of this class, and none of its units now", code="no_class"))
+            reasons.append(
+                broken_rule(pool, item.amount, "the node has no inventory of this class, and none of its units now", code="no_class")
+            )
         else:
             reasons += stock_reasons(pool, stock, used.get(pool, 0), item.amount)
     return reasons
@@ -100,11 +102,11 @@ def _page_reasons(request: Request, guest: Guest, supply: Supply) -> list[Reason
     reasons = []
     odd = next((need.memory_bytes for need in guest.cells if need.memory_bytes % (size * KIB)), None)
     if wish is not None and odd is not None:
-        reasons.append(broken_rule(f"pages:{size}", odd, f"{odd} bytes are not a whole number of pages of {size} KiB"))
+        reasons.append(broken_rule(f"pages:{size}", odd, f"{odd} bytes are not a whole number of pages of {format_bytes(size * KIB)}"))
     if size not in layout.page_sizes:
-        sizes = ", ".join(str(known) for known in layout.page_sizes) or "none"
+        sizes = ", ".join(format_bytes(known * KIB) for known in layout.page_sizes) or "none"
         files = "; its memory is file-backed, no huge page is handed out" if layout.file_backed else ""
-        detail = f"the node has no pages of {size} KiB, its sizes are: {sizes}{files}"
+        detail = f"the node has no pages of {format_bytes(size * KIB)}, its sizes are: {sizes}{files}"
         pages = sum(pages_for(need.memory_bytes, size) for need in guest.cells)
         reasons.append(broken_rule(f"pages:{size}", pages, detail, code="unknown_unit"))
     if size == layout.base_page_kib:

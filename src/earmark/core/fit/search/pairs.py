@@ -161,7 +161,7 @@ def _about_memory(need: GuestNeed, cell: HostCell, guest: Guest, ground: Ground)
         wish = guest.page_kib
         if isinstance(wish, int):
             pages = -(-amount // (wish * KIB))
-            yield short(f"pages:{cell.id}:{wish}", pages, 0, detail=f"the cell has no pages of {wish} KiB")
+            yield short(f"pages:{cell.id}:{wish}", pages, 0, detail=f"the cell has no pages of {format_bytes(wish * KIB)}")
         else:
             yield broken_rule(f"pages:{cell.id}:{wish}", amount, f"the cell has no pages that answer {wish}", code="unknown_unit")
         return
@@ -169,6 +169,6 @@ def _about_memory(need: GuestNeed, cell: HostCell, guest: Guest, ground: Ground)
         pool = offer.pool or f"pages:{cell.id}:{offer.size_kib}"
         size = offer.size_kib * KIB
         if offer.whole and amount % size:
-            yield broken_rule(pool, amount, f"{amount} bytes are not a whole number of pages of {offer.size_kib} KiB")
+            yield broken_rule(pool, amount, f"{amount} bytes are not a whole number of pages of {format_bytes(size)}")
         elif pages_of(amount, offer) > offer.free:
-            yield short(pool, pages_of(amount, offer), offer.free, detail=f"{offer.free} pages of {offer.size_kib} KiB are free")
+            yield short(pool, pages_of(amount, offer), offer.free, detail=f"{offer.free} pages of {format_bytes(size)} are free")
