@@ -178,6 +178,21 @@ def test_a_card_of_which_shares_are_held_is_not_given_otherwise(later: DeviceRul
         assert held(made, ONE_VGPU if later.mdev_type else whole)
 
 
+def test_a_card_of_which_a_share_is_held_comes_into_a_group() -> None:
+    """Once groups go to one claim, neither the shared card nor its neighbour is given until the share is back."""
+    with bench("1x2c 4G") as made:
+        look(made, *(card(address, iommu_group=1) for address in (A, B)))
+        configured(made, DeviceRule(shares=True))
+        claim = held(made, Request(devices=(DeviceRequest(kind="gpu", share=400),)))
+        configured(made, DeviceRule(shares=True), keep_iommu_groups=True)
+        refused(made, WITH_GPU)
+        for unit in (A, B):
+            rows = tuple(UnitRow(unit=UnitId(f"pci:{each}"), use="device" if each == unit else "withheld") for each in (A, B))
+            assert isinstance(made.tracker.hold(Request(devices=WITH_GPU.devices), grant=Grant(units=rows), confirm=True), Refusal)
+        made.tracker.release(claim)
+        assert held(made, WITH_GPU)
+
+
 def test_a_policy_in_force_counts_a_class_once() -> None:
     """A class of units beside an inventory is refused, whichever comes second, and nothing has changed then."""
     with bench("1x2c 4G") as made:

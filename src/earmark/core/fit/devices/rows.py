@@ -130,7 +130,8 @@ class _Look(NamedTuple):
         """Say whether a unit can be offered, whole or what is left of it."""
         if not self.is_free(unit):
             return False
-        if self.given and self.given.get(unit, 0) >= WHOLE:
+        given = self.given.get(unit, 0)
+        if given >= WHOLE or (given and unit in self.layout.groups):  # of a group that goes to one claim no share is given
             return False
         return not self.layout.groups or self.in_the_way(unit) is None
 

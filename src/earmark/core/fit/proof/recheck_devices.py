@@ -102,7 +102,8 @@ def _group_stops(unit: UnitId, stopped: set[Slot], shared: Mapping[UnitId, int],
     layout = supply.layout
     members = [unit, *layout.groups.get(unit, ())]
     slots = [slot for member in members for slot in layout.slots[member]]
-    taken = any(not stopped.isdisjoint((*layout.slots[other], *layout.above[other])) or other in shared for other in members[1:])
+    taken = any(not stopped.isdisjoint((*layout.slots[other], *layout.above[other])) for other in members[1:])
+    taken = taken or not shared.keys().isdisjoint(members)
     return len(members) > 1 and (taken or len(set(slots)) != len(slots))
 
 
