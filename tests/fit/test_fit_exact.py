@@ -299,6 +299,14 @@ def test_an_irreducible_set_names_what_is_in_each_others_way() -> None:
     assert check(answer.certificate, guest((2, 4)), ground, (near,)) == []
 
 
+def test_a_network_of_one_cell_names_one_cell_and_a_network_of_two_names_cells() -> None:
+    """Two networks, one on each side: a guest of one cell cannot have both, and the words are right for one cell and for more."""
+    ground = replace(flat((4, 8), (4, 8), (4, 8)), networks=(("blue", frozenset((0,))), ("red", frozenset((1, 2)))))
+    answer = find(guest((2, 4)), ground, ())
+    assert isinstance(answer, Refusal)
+    assert {reason.detail for reason in answer.reasons if reason.code == "network"} == {"attached to cell 0", "attached to cells 1, 2"}
+
+
 def test_devices_spread_over_more_cells_than_the_guest_has_are_refused_with_a_reason() -> None:
     """Three cards near three cells, a guest of two: the certificate names the wish, and there is a reason in words."""
     cards = tuple(Device(unit=UnitId(f"pci:0000:8{n}:00.0"), kind="nvme", address=f"0000:8{n}:00.0", cell=n) for n in range(3))

@@ -81,7 +81,8 @@ def _alone(offer: Offer, group: Sequence[int], cells: frozenset[int] | None) -> 
     if near >= asked:
         return None
     where = ", ".join(map(str, sorted(cells))) or "none"
-    detail = f"affinity {offer.policies[group[0]]} to cells {where}: {near} of the {there} that can be given now may be used"
+    word = "cell" if len(cells) == 1 else "cells"
+    detail = f"affinity {offer.policies[group[0]]} to {word} {where}: {near} of the {there} that can be given now may be used"
     detail = f"{detail} ({said})" if said else detail
     return Reason(code="affinity", resource=resource, asked=asked, free=near, short=asked - near, detail=detail)
 

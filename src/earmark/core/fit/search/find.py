@@ -155,7 +155,7 @@ def _reasons(guest: Guest, ground: Ground, offered_all: Offer | None, kept: Sequ
             near += [frozenset((ground.cells[index].id,)) for index in iterate(usable)]
         reasons = next((found for cells in near if (found := offer.reasons(cells))), [])
     reasons += [
-        Reason(code="network", resource=f"network:{name}", asked=1, short=1, detail=f"it is attached to cells {_list(sorted(cells))}")
+        Reason(code="network", resource=f"network:{name}", asked=1, short=1, detail=f"attached to {_cells(cells)}")
         for name, cells in problem.ground.networks
     ]
     if "cpus" in kept and ground.leaving_max is not None:
@@ -177,3 +177,8 @@ def _reasons(guest: Guest, ground: Ground, offered_all: Offer | None, kept: Sequ
         detail = f"{', '.join(kept)}: cannot be met from any {counted(len(guest.cells), 'host cell')}"
         reasons.append(Reason(code="together", resource="requirements", asked=1, short=1, detail=detail))
     return reasons
+
+
+def _cells(cells: frozenset[int]) -> str:
+    """Return cells of the host in words: "cell 0", or "cells" and their list."""
+    return f"{'cell' if len(cells) == 1 else 'cells'} {_list(sorted(cells))}"
