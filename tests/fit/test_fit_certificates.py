@@ -12,7 +12,7 @@ from tests.fit.brute_ground import pair_ways, possible, small
 from tests.fit.grounds import Case, random, random_case
 from tests.fit.worlds import SEEDS
 
-from earmark.core.fit.ground import DeviceStock, Ground, HostCell
+from earmark.core.fit.ground import DeviceStock, Ground, HostCell, PageOffer
 from earmark.core.fit.guest import Guest, GuestNeed
 from earmark.core.fit.proof import certify
 from earmark.core.fit.proof.certify import NOT_CHECKED, check
@@ -130,6 +130,16 @@ def test_the_search_of_the_check_is_exact(seed: int) -> None:
     assert certify.possible(*case) == possible(*case)
 
 
+@pytest.mark.long
+@settings(max_examples=300)
+@given(SEEDS)
+def test_the_search_for_sets_of_cells_is_exact(seed: int) -> None:
+    """Where no limit of the whole node counts, the check looks at sets of cells only, and is as right as the search through everything."""
+    case = random_case(seed)
+    case = case._replace(ground=replace(case.ground, leaving_max=None, ordinary_max=None))
+    assert certify.possible(*case) == possible(*case)
+
+
 # --- what a certificate may not say -------------------------------------------------------------------------------------------------
 
 PLAIN = Guest(cells=tuple(GuestNeed(number=n, dedicated=(2 * n, 2 * n + 1)) for n in range(2)), policy="dedicated")
@@ -211,6 +221,40 @@ def test_sixteen_cells_on_sixty_four_are_checked() -> None:
     assert check(Certificate(kind="together", requirements=("device:0", *every[1:])), guest, short, five) != []
 
 
+def test_many_devices_by_socket_are_checked() -> None:
+    """More devices than the richest sockets have are refused at once, on 32 sockets that are all different; as many as they have are not."""
+    guest = _wide(6)
+    large = _large(6)
+    devices = tuple(
+        Device(unit=UnitId(f"pci:{n:04x}:00:00.0"), kind="nvme", address=f"{n:04x}:00:00.0", cell=n % 64)
+        for n in (*range(0, 64, 2), 65, 67)
+    )
+    ground = replace(large, stock=DeviceStock(devices=devices, sockets={n: n // 2 for n in range(64)}), leaving_max=None)
+    many = Certificate(kind="together", requirements=("device:0",))
+    assert check(many, guest, ground, (DeviceRequest(kind="pci", count=9, affinity="socket"),)) == []
+    assert check(many, guest, ground, (DeviceRequest(kind="pci", count=8, affinity="socket"),)) == [
+        "the requirements can all be met at once"
+    ]
+
+
+def test_devices_on_cells_that_cannot_be_used_at_once_are_checked() -> None:
+    """Sixteen guest cells that are all different: half of them can lie only on the same cells without devices, so the others must reach them."""
+    kinds = tuple(GuestNeed(number=n, dedicated=tuple(range(n // 8 * 2 + 1)), memory_bytes=n + 1) for n in range(16))
+    guest = Guest(cells=kinds, policy="dedicated")
+    offers = (PageOffer(size_kib=1, free=1, whole=False),)
+    cells = tuple(HostCell(id=n, free=(0b111 if n % 2 else 0b1) << 4 * n, cores=(0b1111 << 4 * n,), offers=offers) for n in range(64))
+    devices = tuple(
+        Device(unit=UnitId(f"pci:0000:{n:02x}:00.0"), kind="nvme", address=f"0000:{n:02x}:00.0", cell=n) for n in range(0, 64, 2)
+    )
+    ground = Ground(cells=cells, stock=DeviceStock(devices=devices, sockets={n: n for n in range(64)}))
+    every = tuple(f"cell:{n}" for n in range(8, 16))
+    nine = (DeviceRequest(kind="pci", count=9, affinity="required"),)
+    assert check(Certificate(kind="together", requirements=("device:0", *every)), guest, ground, nine) == []
+    assert check(Certificate(kind="together", requirements=("device:0", *every[1:])), guest, ground, nine) == [
+        "the requirements can all be met at once"
+    ]
+
+
 def test_beyond_its_bounds_the_check_says_so() -> None:
     """What is too large to be looked through is neither confirmed nor refuted."""
     guest, ground = _wide(2), _large(6, cells=300)
@@ -224,8 +268,8 @@ def test_beyond_its_bounds_the_check_says_so() -> None:
 def test_the_check_shares_nothing_with_the_search() -> None:
     """What checks certificates imports of fit only the nouns of the question: guest and ground."""
     folder = Path(certify.__file__).parent
-    parts = ("certify", "certify_devices")
+    parts = ("certify", "certify_cells", "certify_devices")
     trees = [ast.parse((folder / f"{part}.py").read_text()) for part in parts]
     used = {node.module for tree in trees for node in ast.walk(tree) if isinstance(node, ast.ImportFrom) and node.module}
     own = {name.removeprefix("earmark.core.fit.") for name in used if name.startswith("earmark.core.fit.")}
-    assert own == {"guest", "ground", "proof.certify_devices"}
+    assert own == {"guest", "ground", "proof.certify_cells", "proof.certify_devices"}

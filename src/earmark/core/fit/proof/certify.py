@@ -2,7 +2,8 @@
 
 Rules of this file: nothing of the search, its pairs, places, matching or devices is used; everything is read anew from guest, ground and requests,
 with plain sets. A shortfall and a Hall set are checked pair by pair. For requirements that cannot be met together a small search of its
-own goes host cell by host cell; it is exact, and where STEPS_MAX or HOSTS_MAX do not suffice it says NOT_CHECKED, never that all is well.
+own goes host cell by host cell (by sets of them where the node has no limits, `certify_cells`); it is exact, and where STEPS_MAX or HOSTS_MAX do
+not suffice it says NOT_CHECKED, never that all is well.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from msgspec.structs import replace
 
 from earmark.core.fit.ground import Ground, HostCell
 from earmark.core.fit.guest import Guest, GuestNeed, Kind
+from earmark.core.fit.proof.certify_cells import Able, CellSets, Need
 from earmark.core.fit.proof.certify_devices import DeviceCheck, TooLarge
 from earmark.core.model.cpuset import cpus_of
 from earmark.core.model.refusal import Certificate
@@ -261,7 +263,26 @@ class _Placing:
             used = frozenset(self.hosts[host].id for host in taken) & self.matters
             if self._within(leaving, ordinary) and self._near(used, notes):
                 return True
+        if self.ground.leaving_max is None and self.ground.ordinary_max is None:
+            return self._by_sets(notes)
         return self._from(0, _Left(self.counts, frozenset(), 0, 0), notes)
+
+    def _by_sets(self, notes: _Notes) -> bool:
+        """Say whether there is a placement where the node has no limits: some set of host cells that has all that must be near."""
+        sockets = self.devices.sockets
+        able = [
+            Able(host.id, sockets.get(host.id), frozenset(kind for kind, pair in enumerate(row) if pair is not None), self._form(host.id))
+            for host, row in zip(self.hosts, self.costs, strict=True)
+            if host.id in self.matters
+        ]
+        networks = [Need(1, 0, dict.fromkeys(cells, 1), {}) for _, cells in self.ground.networks if cells]
+        found = CellSets(able, self.counts, [*networks, *self.devices.needs()]).found(lambda used: self._near(used, notes), notes.steps)
+        if found is None:
+            raise TooLarge(f"more than {STEPS_MAX} sets of cells")
+        return found
+
+    def _form(self, cell: int) -> object:
+        return tuple(cell in cells for _, cells in self.ground.networks), self.devices.form(frozenset((cell,)))
 
     def _from(self, index: int, left: _Left, notes: _Notes) -> bool:
         """Say whether the guest cells that are left can lie on the host cells from `index` on."""

@@ -13,6 +13,7 @@ from itertools import combinations
 from math import prod
 
 from earmark.core.fit.ground import DeviceStock
+from earmark.core.fit.proof.certify_cells import Need
 from earmark.core.model.exclusion import PCI_ADDRESS
 from earmark.core.model.ids import Slot
 from earmark.core.model.request import DeviceRequest
@@ -20,6 +21,8 @@ from earmark.core.model.topology import Device
 
 WAYS_MAX = 20_000
 """So many ways to serve a part of the requests are remembered at once, and so many sets of linked devices are tried."""
+TOGETHER_MAX = 4
+"""Of so many requests all that ask together are counted, of more only each alone and all of them."""
 ALL = 1000
 """The thousandths of a whole device."""
 
@@ -107,6 +110,42 @@ class DeviceCheck:
         most = sum(request.count for request in self.requests)
         counts = Counter(form for cell in cells for form in self.forms.get(cell, ()))
         return frozenset((form, min(count, most)) for form, count in counts.items())
+
+    def needs(self) -> Iterator[Need]:
+        """Yield what some requests ask for together, and the most devices that could be theirs (links are left out)."""
+        numbers = range(len(self.requests))
+        sizes = range(1, len(numbers) + 1) if len(numbers) <= TOGETHER_MAX else (1, len(numbers))
+        for some in (some for size in sizes for some in combinations(numbers, size)):
+            anywhere, cells, sockets = 0, Counter[int](), Counter[int]()
+            for part in self.parts:
+                homes = {self.stock.devices[number].cell for number in part}
+                for group, cell in [(part, homes.pop())] if len(homes) == 1 else [([n], self.stock.devices[n].cell) for n in part]:
+                    far, socket, near = (self._most(group, some, place) for place in ("far", "socket", "near"))
+                    known = cell is not None and cell in self.sockets
+                    anywhere += far
+                    if cell is not None:
+                        cells[cell] += near - (socket if known else far)
+                        if known and (number := self.sockets[cell]) is not None:
+                            sockets[number] += socket - far
+            yield Need(sum(self.requests[index].count for index in some), anywhere, cells, sockets)
+
+    def _most(self, group: Sequence[int], some: Sequence[int], place: str) -> int:
+        """Return the most devices of a group that some requests can have if the guest lies so near: the first, or the others it excludes."""
+        worth = []
+        for number in group:
+            asking = [index for index in self.suited[number] if index in some and self._reaches(number, index, place)]
+            sharing = sum(self.requests[index].share is not None for index in asking)
+            worth.append(max(sharing, 1) if asking else 0)
+        first = self.slots[group[0]]
+        if len(group) > 1 and all(not first.isdisjoint(self.slots[other]) for other in group[1:]):
+            return max(worth[0], sum(worth[1:]))
+        return sum(worth)
+
+    def _reaches(self, number: int, index: int, place: str) -> bool:
+        wanted = policy(self.requests[index])
+        if wanted == "preferred" or (wanted == "legacy" and self.stock.devices[number].cell is None):
+            return True
+        return place == "near" or (place == "socket" and wanted == "socket")
 
     def _near(self, number: int, index: int, cells: frozenset[int] | None) -> bool:
         """Say whether a device is near enough for a request of a guest on some cells (P11 to P15)."""
@@ -234,13 +273,16 @@ class DeviceCheck:
             slots = self.slots[number]
             following = set()
             for way, taken in states:
-                following.add((way, taken & later))
+                given = set()
                 if number in spent or taken.isdisjoint(slots):
-                    following |= {(less, (taken | slots) & later) for less in self._given(way, number, allowed[number], spent)}
+                    given = {(less, (taken | slots) & later) for less in self._given(way, number, allowed[number], spent)}
+                following |= given
+                if not given or not slots.isdisjoint(later):  # whoever lacks less is never worse off
+                    following.add((way, taken & later))
             states = following
             if len(states) > WAYS_MAX:
                 raise TooLarge(f"more than {WAYS_MAX} ways to give devices that exclude each other")
-        return {way for way, _ in states}
+        return _least({way for way, _ in states})
 
     def _given(self, way: Lacking, number: int, asking: Sequence[int], spent: dict[int, int]) -> Iterator[Lacking]:
         """Yield what is lacking after each way to give one device: to one request, or shares of it to several."""
@@ -253,6 +295,14 @@ class DeviceCheck:
             for some in combinations(sharing, size):
                 if sum(share for _, share in some) <= left:
                     yield _less(way, [index for index, _ in some])
+
+
+def _least(ways: set[Lacking]) -> set[Lacking]:
+    """Return some ways without those that lack as much but for the last request, of which they lack more."""
+    best: dict[Lacking, int] = {}
+    for way in ways:
+        best[way[:-1]] = min(best.get(way[:-1], way[-1]), way[-1])
+    return {(*head, last) for head, last in best.items()}
 
 
 def _less(way: Lacking, given: Sequence[int]) -> Lacking:

@@ -1,0 +1,119 @@
+"""Which host cells could give a guest all that must be near it? The part of a certificate's check that is about sets of cells.
+
+Where no limit of the whole node counts, it does not matter which guest cell lies where: a set of host cells will do if they can all be used at
+once and have the devices and networks. So only sets are looked at, cells that are alike by how many of them are used.
+
+Rules of this file: nothing of the search is used. A set is given up only where some wishes together (`Need`) cannot be met by the richest cells
+that are left and can still be used beside it: in a matroid the greedy choice is the richest one. Exact, and bounded by the steps.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import NamedTuple
+
+
+class Need(NamedTuple):
+    """How many things some wishes ask for, and the most that is there: anywhere, more with a cell, more with any cell of a socket."""
+
+    asked: int
+    anywhere: int
+    cells: Mapping[int, int]
+    sockets: Mapping[int, int]
+
+
+class Able(NamedTuple):
+    """A host cell: its socket (None: not known), which kinds of guest cells it can serve, and all that matters of its devices."""
+
+    cell: int
+    socket: int | None
+    kinds: frozenset[int]
+    form: object
+
+
+class CellSets:
+    """One search for a set of host cells; `counts` are the guest cells of each kind, which can all be placed."""
+
+    def __init__(self, cells: Sequence[Able], counts: Sequence[int], needs: Sequence[Need]) -> None:
+        self.counts = counts
+        self.room = sum(counts)
+        self.needs = needs
+        self.cells = sorted(cells, key=lambda each: (-self._worth(each), repr(each.form), sorted(each.kinds), each.cell))
+
+    def found(self, suffices: Callable[[frozenset[int]], bool], steps: Iterator[int]) -> bool | None:
+        """Say whether some set suffices, None where the steps do not: `suffices` says so of one."""
+        answer = self._from([], self.cells, suffices, steps)
+        return None if next(steps, None) is None and not answer else answer
+
+    def _worth(self, able: Able) -> int:
+        return sum(need.cells.get(able.cell, 0) + (0 if able.socket is None else need.sockets.get(able.socket, 0)) for need in self.needs)
+
+    def _from(self, used: Sequence[Able], left: Sequence[Able], suffices: Callable[[frozenset[int]], bool], steps: Iterator[int]) -> bool:
+        """Say whether some cells with more of those that are left suffice."""
+        if all(self._most(need, used, (), 0) >= need.asked for need in self.needs) and suffices(frozenset(one.cell for one in used)):
+            return True
+        room = self.room - len(used)
+        if not room or not left or any(self._most(need, used, left, room) < need.asked for need in self.needs):
+            return False
+        if any(self._usable(need, used, left) < need.asked for need in self.needs):
+            return False
+        if next(steps, None) is None:
+            return False
+        first = left[0]
+        if self.matched([*(one.kinds for one in used), first.kinds]) and self._from([*used, first], left[1:], suffices, steps):
+            return True
+        return self._from(used, [one for one in left if one[1:] != first[1:]], suffices, steps)
+
+    def _gains(self, need: Need, used: Sequence[Able], left: Sequence[Able]) -> list[tuple[int, Able]]:
+        """Return what each further cell adds at most, the most first: a socket's share comes with its richest cell."""
+        touched = {one.socket for one in used}
+        gains = []
+        for one in sorted(left, key=lambda one: -need.cells.get(one.cell, 0)):
+            gain = need.cells.get(one.cell, 0)
+            if one.socket is not None and one.socket not in touched:
+                touched.add(one.socket)
+                gain += need.sockets.get(one.socket, 0)
+            if gain:
+                gains.append((gain, one))
+        return sorted(gains, key=lambda each: -each[0])
+
+    def _most(self, need: Need, used: Sequence[Able], left: Sequence[Able], room: int) -> int:
+        """Return the most that some cells and so many more give."""
+        sockets = {one.socket for one in used if one.socket is not None}
+        there = sum(need.cells.get(one.cell, 0) for one in used) + sum(need.sockets.get(socket, 0) for socket in sockets)
+        return need.anywhere + there + sum(gain for gain, _ in self._gains(need, used, left)[:room])
+
+    def _usable(self, need: Need, used: Sequence[Able], left: Sequence[Able]) -> int:
+        """Return the most that some cells and more give that can all be used at once; any cell of a socket stands for each of it."""
+        kinds: dict[int | None, frozenset[int]] = {}
+        if need.sockets:
+            for one in left:
+                kinds[one.socket] = kinds.get(one.socket, frozenset()) | one.kinds
+        most = self._most(need, used, (), 0)
+        chosen = [one.kinds for one in used]
+        for gain, one in self._gains(need, used, left):
+            serving = one.kinds if one.socket is None else kinds.get(one.socket, one.kinds)
+            if most >= need.asked or len(chosen) == self.room:
+                break
+            if self.matched([*chosen, serving]):
+                chosen.append(serving)
+                most += gain
+        return most
+
+    def matched(self, cells: Sequence[frozenset[int]]) -> bool:
+        """Say whether some host cells can all be used at once, given the kinds of guest cells that each can serve."""
+        taken: list[list[int]] = [[] for _ in self.counts]
+
+        def placed(cell: int, seen: set[int]) -> bool:
+            for kind in sorted(cells[cell] - seen):
+                seen.add(kind)
+                if len(taken[kind]) < self.counts[kind]:
+                    taken[kind].append(cell)
+                    return True
+                for place, other in enumerate(taken[kind]):
+                    if placed(other, seen):
+                        taken[kind][place] = cell
+                        return True
+            return False
+
+        return all(placed(cell, set()) for cell in range(len(cells)))
