@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from msgspec.structs import replace
 
 from earmark.core.fit.ground import Ground
-from earmark.core.fit.guest import Guest
+from earmark.core.fit.guest import Guest, Kind
 from earmark.core.fit.refusal import CPU, short
 from earmark.core.fit.search.matching import Hall
 from earmark.core.fit.search.pairs import explain, ordinary_bytes
@@ -113,13 +113,20 @@ def _together(guest: Guest, ground: Ground, offer: Offer | None) -> Refusal:
         *(("memory",) if ground.ordinary_max is not None else ()),
         *(f"device:{number}" for number in range(len(offer.requests) if offer else 0)),
     ]
+    kinds = {f"cell:{need.number}": need.kind for need in guest.cells}
     kept = tuple(names)
+    needed: set[Kind | None] = set()
     proven = True
     for name in names:
+        kind = kinds.get(name)
+        if kind in needed:  # without a cell of its kind the others can be met, so they can without this one
+            continue
         fewer = tuple(other for other in kept if other != name)
         answer = solve(_limited(guest, ground, offer, fewer), ranked=False)
         if isinstance(answer, Impossible):
             kept = fewer
+        elif kind is not None:
+            needed.add(kind)
         proven = proven and not isinstance(answer, Undecided)
     certificate = Certificate(kind="together", requirements=kept) if proven else None
     return Refusal(reasons=tuple(_reasons(guest, ground, offer, kept)), certificate=certificate)

@@ -4,8 +4,7 @@ In order: wished devices that are not near the cell; CPUs taken of CPU 0's core;
 vCPUs alone on a core; whole cores broken; the page size. Then, for a guest of several cells, the distances between its host cells. Then
 cache domains touched; devices near the cell that this guest does not want; under `pack` the fullest cells; the cells' numbers.
 
-What devices lie near which cell is counted for each request alone, whatever excludes what, so the counts are never too low: the search prunes
-by them before it asks for the devices themselves.
+What devices lie near which cell is counted for each request alone, whatever excludes what, so the counts are never too low.
 
 Rules of this file: the tuples are packed into whole numbers, whose sums compare as the sums of the tuples do. Everything but the distances is
 exact (cheapest assignment); of the distances BALLS_MAX neighbourhoods are compared, each grown around one cell until the guest fits in it.
@@ -13,10 +12,9 @@ exact (cheapest assignment); of the distances BALLS_MAX neighbourhoods are compa
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
-from earmark.core.fit.devices.match import policy_of
 from earmark.core.fit.ground import Ground, HostCell
 from earmark.core.fit.guest import Guest, GuestNeed, Kind
 from earmark.core.fit.search.matching import Hall, cheapest, matching
@@ -45,19 +43,6 @@ class Nearby(NamedTuple):
     def misses(self, cell: int) -> int:
         """Return how many wished devices a cell has not."""
         return sum(max(0, request.count - counts.get(cell, 0)) for request, counts in zip(self.requests, self.counts, strict=True))
-
-    def enough(self, chosen: Iterable[int], left: Sequence[int], room: int) -> bool:
-        """Say whether some cells and so many more could suffice, counting each request alone and taking the richest cells."""
-        listed = tuple(chosen)
-        for request, counts in zip(self.requests, self.counts, strict=True):
-            policy = policy_of(request)
-            if policy not in ("required", "legacy"):
-                continue
-            have = sum(counts.get(cell, 0) for cell in listed) + (counts.get(None, 0) if policy == "legacy" else 0)
-            more = sorted((counts.get(cell, 0) for cell in left), reverse=True)[:room]
-            if have + sum(more) < request.count:
-                return False
-        return True
 
 
 class Ranking(NamedTuple):

@@ -7,6 +7,7 @@ matter, each step pruned by what all that are left could give. A search that rea
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -22,7 +23,10 @@ from earmark.core.model.topology import Device
 
 if TYPE_CHECKING:
     from earmark.core.fit.devices.offer import Offer
+    from earmark.core.fit.search.prices import Prices
 
+FIRST_STEPS = 60
+"""So many prices are tried before a search begins."""
 STEPS_MAX = 4000
 """So many sets of cells are looked into before a search gives up."""
 
@@ -290,18 +294,36 @@ def _anchors(problem: Problem, steps: Steps) -> Iterator[int]:
     for row in problem.rows:
         usable |= row
     hosts = [host for host in iterate(usable) if ground.cells[host].id in there]
-    hosts.sort(key=lambda host: (problem.nearby.misses(ground.cells[host].id), host))
-    yield from _more_anchors(problem, 0, hosts, steps)
+    prices = _prices(problem)
+    if prices is not None and prices.refuted((), [ground.cells[host].id for host in hosts], len(problem.rows), steps=FIRST_STEPS):
+        return
+    worth = {host: 0 if prices is None else prices.worth(ground.cells[host].id) for host in hosts}
+    hosts.sort(key=lambda host: (-worth[host], problem.nearby.misses(ground.cells[host].id), host))
+    yield from _more_anchors(problem, prices, 0, hosts, steps)
 
 
-def _more_anchors(problem: Problem, chosen: int, left: Sequence[int], steps: Steps) -> Iterator[int]:
-    ids = _ids(problem, list(iterate(chosen)))
+def _prices(problem: Problem) -> Prices | None:
+    """Return what bounds the devices that some cells can have, None where none are asked for."""
+    if problem.offer is None:
+        return None
+    from earmark.core.fit.search.prices import Prices  # noqa: PLC0415 - for those who ask for devices
+
+    rows = Counter(problem.rows)
+    columns = {
+        cell.id: sum(1 << kind for kind, row in enumerate(rows) if row >> index & 1) for index, cell in enumerate(problem.ground.cells)
+    }
+    return Prices(problem.offer, columns, tuple(rows.values()))
+
+
+def _more_anchors(problem: Problem, prices: Prices | None, chosen: int, left: Sequence[int], steps: Steps) -> Iterator[int]:
+    there = [problem.ground.cells[host].id for host in iterate(chosen)]
+    ids = frozenset(there)
     if _local(problem, ids):
         yield chosen
         return
     room = len(problem.rows) - chosen.bit_count()
     rest = [problem.ground.cells[host].id for host in left]
-    if not room or not _local(problem, ids | frozenset(rest)) or not problem.nearby.enough(ids, rest, room):
+    if not room or not _local(problem, ids | frozenset(rest)):
         return
     tried = set()
     for index, host in enumerate(left):
@@ -309,9 +331,9 @@ def _more_anchors(problem: Problem, chosen: int, left: Sequence[int], steps: Ste
         if kind in tried or not independent(problem.rows, chosen | 1 << host):
             continue
         tried.add(kind)
-        if next(steps, None) is None:
+        if next(steps, None) is None or (prices is not None and prices.refuted(there, rest[index:], room)):
             return
-        yield from _more_anchors(problem, chosen | 1 << host, left[index + 1 :], steps)
+        yield from _more_anchors(problem, prices, chosen | 1 << host, left[index + 1 :], steps)
 
 
 def _kind(problem: Problem, host: int) -> tuple[object, ...]:

@@ -1,0 +1,236 @@
+"""That no few cells have the devices of all requests, shown by prices: a bound on what any of them could give.
+
+Each request has a price for a device. What a cell gives is worth at most what its devices fetch where each is sold to the request that pays
+most, no request buying more of one parent's devices than it wants; some cells are worth no more than the best of them together. If that
+is less than all that is wanted is worth, the devices cannot be had from them (duality of linear programs). A socket's devices that
+need not be in a cell of the guest are worth something once any cell of the socket is.
+
+Rules of this file: a bound, never a yes; whole numbers, so that it is exact. The prices are found by steps along the shortage (subgradients).
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from typing import NamedTuple
+
+from earmark.core.fit.devices.match import ALLOWED, FAR, NEAR, NO_CELL_KNOWN, SAME_SOCKET
+from earmark.core.fit.devices.offer import Offer, Part
+from earmark.core.fit.devices.pools import Pool
+from earmark.core.fit.ground import WHOLE
+
+SCALE = 1 << 20
+"""The price at which every request begins."""
+KEPT_MAX = 8
+"""So many lists of prices are tried before new ones are sought."""
+LATER_STEPS = 6
+
+Group = tuple[int, int, int | None]
+"""Devices that are alike: the bits of the requests that they answer, how many there are, thousandths that are left (None: not shared)."""
+Shape = tuple[tuple[Group, ...], tuple[Group, ...]]
+"""A parent and its children, of which either the first or the second can be given; where there is no parent the first is empty."""
+
+
+class Priced(NamedTuple):
+    """What things are worth at some prices.
+
+    `asked` is all that is wanted, `base` what is there wherever the guest lies, `extra` what a cell adds on top of what its socket adds,
+    `sold` how many of its devices each request buys, by shape and place.
+    """
+
+    prices: tuple[int, ...]
+    asked: int
+    base: int
+    extra: Mapping[int, int]
+    sockets: Mapping[int | None, int]
+    sold: Mapping[tuple[Shape, int], Sequence[int]]
+
+
+class Seats:
+    """Which host cells can all be used at once: guest cells that lie on the same host cells are not told apart (scratch of one question)."""
+
+    def __init__(self, free: Sequence[int]) -> None:
+        self._free = list(free)
+        self._taken: list[list[int]] = [[] for _ in free]
+
+    def take(self, column: int) -> bool:
+        """Seat one more host cell, which serves some kinds of guest cells (bits), if that can be; others move over for it."""
+        came: dict[int, tuple[int, int] | None] = {kind: None for kind in range(len(self._free)) if column >> kind & 1}
+        queue = list(came)
+        for kind in queue:
+            if self._free[kind]:
+                self._free[kind] -= 1
+                self._move(kind, came, column)
+                return True
+            for other in dict.fromkeys(self._taken[kind]):
+                for next_kind in range(len(self._free)):
+                    if other >> next_kind & 1 and next_kind not in came:
+                        came[next_kind] = (kind, other)
+                        queue.append(next_kind)
+        return False
+
+    def _move(self, kind: int, came: Mapping[int, tuple[int, int] | None], column: int) -> None:
+        """Seat a column at the beginning of a way: each on it moves on to the next kind."""
+        link = came[kind]
+        while link is not None:
+            before, moving = link
+            self._taken[before].remove(moving)
+            self._taken[kind].append(moving)
+            kind, link = before, came[before]
+        self._taken[kind].append(column)
+
+
+class Prices:
+    """The bound for one search: it remembers the prices that showed most (scratch of that search).
+
+    `columns` says for each cell which kinds of guest cells it can serve (bits), `kinds` how many guest cells there are of each.
+    """
+
+    def __init__(self, offer: Offer, columns: Mapping[int, int], kinds: Sequence[int]) -> None:
+        self._columns, self._kinds = columns, tuple(kinds)
+        self._counts = [request.count for request in offer.requests]
+        self._shares = [request.share or WHOLE for request in offer.requests]
+        self._sockets = offer.sockets if None not in offer.sockets.values() else {}
+        self._allowed = [ALLOWED[policy] for policy in offer.policies]
+        self._there: Counter[tuple[Shape, int | None]] = Counter()
+        for part in offer.parts:
+            self._there.update(_shapes(part))
+        self.kept = [self._priced((SCALE,) * len(self._counts))]
+
+    def refuted(self, chosen: Sequence[int], left: Sequence[int], room: int, *, steps: int = LATER_STEPS) -> bool:
+        """Say whether some cells and so many of those that are left are shown not to have the devices; no is no answer."""
+        for place, priced in enumerate(self.kept):
+            if self._most(priced, chosen, left, room)[0] < priced.asked:
+                self.kept.insert(0, self.kept.pop(place))
+                return True
+        priced = self.kept[0]
+        for _ in range(steps):
+            worth, cells = self._most(priced, chosen, left, room)
+            if worth < priced.asked:
+                self.kept = [priced, *self.kept[: KEPT_MAX - 1]]
+                return True
+            short = self._short(priced, cells)
+            square = sum(each * each for each in short)
+            if not square:
+                return False
+            gap = worth - priced.asked + SCALE
+            moved = [max(0, price + 3 * gap * each // (2 * square)) for price, each in zip(priced.prices, short, strict=True)]
+            top = max(moved)
+            if not top:
+                return False
+            priced = self._priced(tuple(price * SCALE // top for price in moved))
+        return False
+
+    def worth(self, cell: int) -> int:
+        """Return what a cell is worth at the prices that showed most."""
+        priced = self.kept[0]
+        return priced.extra.get(cell, 0) + priced.sockets.get(self._sockets.get(cell), 0)
+
+    def _priced(self, prices: tuple[int, ...]) -> Priced:
+        """Return what things are worth at some prices."""
+        base = 0
+        extra: Counter[int] = Counter()
+        sockets: Counter[int | None] = Counter()
+        sold: dict[tuple[Shape, int], Sequence[int]] = {}
+        known: dict[tuple[Shape, int], int] = {}
+        for (shape, cell), times in self._there.items():
+            values = []
+            for place in (NO_CELL_KNOWN,) if cell is None else (FAR, SAME_SOCKET, NEAR):
+                if (shape, place) not in known:
+                    sold[shape, place] = self._sold(shape, place, prices)
+                    known[shape, place] = sum(amount * price for amount, price in zip(sold[shape, place], prices, strict=True))
+                values.append(known[shape, place] * times)
+            base += values[0]
+            if cell is not None:
+                near = values[1] if cell in self._sockets else values[0]
+                extra[cell] += values[2] - near
+                if near > values[0]:
+                    sockets[self._sockets[cell]] += near - values[0]
+        asked = sum(price * count for price, count in zip(prices, self._counts, strict=True))
+        return Priced(prices, asked, base, extra, sockets, sold)
+
+    def _most(self, priced: Priced, chosen: Sequence[int], left: Sequence[int], room: int) -> tuple[int, list[int]]:
+        """Return the most that some cells and so many of those that are left are worth, and the cells that are."""
+        touched = {self._sockets[cell] for cell in chosen if cell in self._sockets}
+        worth = priced.base + sum(priced.extra[cell] for cell in chosen) + sum(priced.sockets.get(each, 0) for each in touched)
+        best = sorted(left, key=lambda cell: -priced.extra[cell])
+        seated = self._seated(chosen, best, room)
+        bonuses = sorted((bonus for socket, bonus in priced.sockets.items() if socket not in touched), reverse=True)
+        apart = worth + sum(priced.extra[cell] for cell in seated) + sum(bonuses[:room])
+        if not bonuses:
+            return apart, [*chosen, *seated]
+        gains = []
+        for cell in best:
+            socket = self._sockets.get(cell)
+            bonus = 0 if socket in touched else priced.sockets.get(socket, 0)
+            touched.add(socket)
+            gains.append((priced.extra[cell] + bonus, cell))
+        gains.sort(key=lambda gain: -gain[0])
+        joined = worth + sum(gain for gain, _ in gains[:room])
+        return min(apart, joined), [*chosen, *(seated if apart < joined else (cell for _, cell in gains[:room]))]
+
+    def _seated(self, chosen: Sequence[int], best: Sequence[int], room: int) -> list[int]:
+        """Return the first cells, so many at most, that can all be used together with those that are chosen."""
+        seats = Seats(self._kinds)
+        for cell in chosen:
+            seats.take(self._columns[cell])
+        seated: list[int] = []
+        for cell in best:
+            if len(seated) == room:
+                break
+            if seats.take(self._columns[cell]):
+                seated.append(cell)
+        return seated
+
+    def _short(self, priced: Priced, cells: Iterable[int]) -> list[int]:
+        """Return how many devices each request is short of if each is sold at some prices; less than none: so many are left over."""
+        short = list(self._counts)
+        there = frozenset(cells)
+        near = {self._sockets[cell] for cell in there if cell in self._sockets}
+        for (shape, cell), times in self._there.items():
+            if cell is None:
+                place = NO_CELL_KNOWN
+            elif cell in there:
+                place = NEAR
+            else:
+                place = SAME_SOCKET if cell in self._sockets and self._sockets[cell] in near else FAR
+            for request, amount in enumerate(priced.sold[shape, place]):
+                short[request] -= amount * times
+        return short
+
+    def _sold(self, shape: Shape, place: int, prices: Sequence[int]) -> list[int]:
+        """Return how many devices of a parent and its children each request buys: those of whichever fetch more."""
+        ways = [self._bought(groups, place, prices) for groups in shape]
+        return max(ways, key=lambda way: sum(amount * price for amount, price in zip(way, prices, strict=True)))
+
+    def _bought(self, groups: Iterable[Group], place: int, prices: Sequence[int]) -> list[int]:
+        """Return how many devices each request buys, each group sold by itself to those who pay most."""
+        bought = [0] * len(prices)
+        for mask, there, left in groups:
+            count = there
+            buyers = [number for number in range(len(prices)) if mask >> number & 1 and place in self._allowed[number]]
+            for number in sorted(buyers, key=lambda number: -prices[number]):
+                most = count if left is None else min(count, left // self._shares[number])
+                amount = min(most, self._counts[number])
+                bought[number] += amount
+                if left is None:
+                    count -= amount
+        return bought
+
+
+def _shapes(part: Part) -> Iterable[tuple[Shape, int | None]]:
+    """Yield the pools of a part, a parent together with its children where all of them lie on one cell; other exclusions are left out."""
+    done: set[int] = set()
+    for number, pool in enumerate(part.pools):
+        foes = [part.pools[other] for other in pool.conflicts]
+        star = number not in done and all(part.pools[other].conflicts == (number,) for other in pool.conflicts)
+        if foes and star and all(foe.cell == pool.cell and foe.left is None for foe in foes) and pool.left is None:
+            done |= {number, *pool.conflicts}
+            yield ((_group(pool),), tuple(sorted(map(_group, foes)))), pool.cell
+    for number, pool in enumerate(part.pools):
+        if number not in done and pool.mask:
+            yield ((_group(pool),), ()), pool.cell
+
+
+def _group(pool: Pool) -> Group:
+    return pool.mask, len(pool.devices), pool.left
