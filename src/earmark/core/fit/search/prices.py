@@ -121,10 +121,12 @@ class Prices:
             priced = self._priced(tuple(price * SCALE // top for price in moved))
         return False
 
-    def worth(self, cell: int) -> int:
-        """Return what a cell is worth at the prices that showed most."""
+    def worths(self, chosen: Sequence[int], left: Sequence[int]) -> dict[int, int]:
+        """Return what each cell would add to those that are chosen, at the prices that showed most."""
         priced = self.kept[0]
-        return priced.extra.get(cell, 0) + priced.sockets.get(self._sockets.get(cell), 0)
+        touched = {self._sockets.get(cell) for cell in chosen}
+        fresh = {socket: bonus for socket, bonus in priced.sockets.items() if socket not in touched}
+        return {cell: priced.extra[cell] + fresh.get(self._sockets.get(cell), 0) for cell in left}
 
     def _priced(self, prices: tuple[int, ...]) -> Priced:
         """Return what things are worth at some prices."""

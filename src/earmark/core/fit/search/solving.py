@@ -297,8 +297,7 @@ def _anchors(problem: Problem, steps: Steps) -> Iterator[int]:
     prices = _prices(problem)
     if prices is not None and prices.refuted((), [ground.cells[host].id for host in hosts], len(problem.rows), steps=FIRST_STEPS):
         return
-    worth = {host: 0 if prices is None else prices.worth(ground.cells[host].id) for host in hosts}
-    hosts.sort(key=lambda host: (-worth[host], problem.nearby.misses(ground.cells[host].id), host))
+    hosts.sort(key=lambda host: (problem.nearby.misses(ground.cells[host].id), host))
     yield from _more_anchors(problem, prices, 0, hosts, steps)
 
 
@@ -325,6 +324,10 @@ def _more_anchors(problem: Problem, prices: Prices | None, chosen: int, left: Se
     rest = [problem.ground.cells[host].id for host in left]
     if not room or not _local(problem, ids | frozenset(rest)):
         return
+    if prices is not None:
+        worths = prices.worths(there, rest)
+        rest.sort(key=lambda cell: -worths[cell])
+        left = sorted(left, key=lambda host: -worths[problem.ground.cells[host].id])
     tried = set()
     for index, host in enumerate(left):
         kind = _kind(problem, host)
