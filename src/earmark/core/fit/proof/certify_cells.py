@@ -9,7 +9,7 @@ that are left and can still be used beside it: in a matroid the greedy choice is
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 
@@ -50,19 +50,30 @@ class CellSets:
 
     def _from(self, used: Sequence[Able], left: Sequence[Able], suffices: Callable[[frozenset[int]], bool], steps: Iterator[int]) -> bool:
         """Say whether some cells with more of those that are left suffice."""
-        if all(self._most(need, used, (), 0) >= need.asked for need in self.needs) and suffices(frozenset(one.cell for one in used)):
+        lacking = [(need, short) for need in self.needs if (short := need.asked - self._most(need, used, (), 0)) > 0]
+        if not lacking and suffices(frozenset(one.cell for one in used)):
             return True
         room = self.room - len(used)
-        if not room or not left or any(self._most(need, used, left, room) < need.asked for need in self.needs):
+        if not room or not left or any(self._most(need, used, left, room) < need.asked for need, _ in lacking):
             return False
-        if any(self._usable(need, used, left) < need.asked for need in self.needs):
+        sockets = {one.socket for one in used}
+        helpful = [sum(min(short, self._gain(need, one, sockets)) for need, short in lacking) for one in left]
+        if sum(sorted(helpful, reverse=True)[:room]) < sum(short for _, short in lacking):
+            return False
+        if any(self._usable(need, used, left) < need.asked for need, _ in lacking):
             return False
         if next(steps, None) is None:
             return False
-        first = left[0]
-        if self.matched([*(one.kinds for one in used), first.kinds]) and self._from([*used, first], left[1:], suffices, steps):
+        first = left[helpful.index(max(helpful))]
+        rest = [one for one in left if one is not first]
+        if self.matched([*(one.kinds for one in used), first.kinds]) and self._from([*used, first], rest, suffices, steps):
             return True
-        return self._from(used, [one for one in left if one[1:] != first[1:]], suffices, steps)
+        return self._from(used, [one for one in rest if one[1:] != first[1:]], suffices, steps)
+
+    def _gain(self, need: Need, one: Able, touched: Collection[int | None]) -> int:
+        """Return what a further cell adds at most."""
+        fresh = one.socket is not None and one.socket not in touched
+        return need.cells.get(one.cell, 0) + (need.sockets.get(one.socket or 0, 0) if fresh else 0)
 
     def _gains(self, need: Need, used: Sequence[Able], left: Sequence[Able]) -> list[tuple[int, Able]]:
         """Return what each further cell adds at most, the most first: a socket's share comes with its richest cell."""

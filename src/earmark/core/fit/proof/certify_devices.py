@@ -8,7 +8,7 @@ raised. Sources: Nova 34, pci/stats.py, pci/utils.py (P9 to P15).
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import combinations
 from math import prod
 
@@ -23,6 +23,8 @@ WAYS_MAX = 20_000
 """So many ways to serve a part of the requests are remembered at once, and so many sets of linked devices are tried."""
 TOGETHER_MAX = 4
 """Of so many requests all that ask together are counted, of more only each alone and all of them."""
+DEAR = 4
+"""What a device counts for one request where it counts one for the others: that a parent is worth as much as its children."""
 ALL = 1000
 """The thousandths of a whole device."""
 
@@ -115,7 +117,8 @@ class DeviceCheck:
         """Yield what some requests ask for together, and the most devices that could be theirs (links are left out)."""
         numbers = range(len(self.requests))
         sizes = range(1, len(numbers) + 1) if len(numbers) <= TOGETHER_MAX else (1, len(numbers))
-        for some in (some for size in sizes for some in combinations(numbers, size)):
+        weights = [dict.fromkeys(some, 1) for size in sizes for some in combinations(numbers, size)]
+        for some in (*weights, *({**dict.fromkeys(numbers, 1), one: DEAR} for one in numbers if len(numbers) > 1)):
             anywhere, cells, sockets = 0, Counter[int](), Counter[int]()
             for part in self.parts:
                 homes = {self.stock.devices[number].cell for number in part}
@@ -127,15 +130,15 @@ class DeviceCheck:
                         cells[cell] += near - (socket if known else far)
                         if known and (number := self.sockets[cell]) is not None:
                             sockets[number] += socket - far
-            yield Need(sum(self.requests[index].count for index in some), anywhere, cells, sockets)
+            yield Need(sum(self.requests[index].count * weight for index, weight in some.items()), anywhere, cells, sockets)
 
-    def _most(self, group: Sequence[int], some: Sequence[int], place: str) -> int:
-        """Return the most devices of a group that some requests can have if the guest lies so near: the first, or the others it excludes."""
+    def _most(self, group: Sequence[int], some: Mapping[int, int], place: str) -> int:
+        """Return the most that devices of a group are worth to some requests if the guest lies so near: the first, or the others it excludes."""
         worth = []
         for number in group:
             asking = [index for index in self.suited[number] if index in some and self._reaches(number, index, place)]
-            sharing = sum(self.requests[index].share is not None for index in asking)
-            worth.append(max(sharing, 1) if asking else 0)
+            sharing = sum(some[index] for index in asking if self.requests[index].share is not None)
+            worth.append(max(sharing, *(some[index] for index in asking), 0) if asking else 0)
         first = self.slots[group[0]]
         if len(group) > 1 and all(not first.isdisjoint(self.slots[other]) for other in group[1:]):
             return max(worth[0], sum(worth[1:]))
@@ -298,11 +301,14 @@ class DeviceCheck:
 
 
 def _least(ways: set[Lacking]) -> set[Lacking]:
-    """Return some ways without those that lack as much but for the last request, of which they lack more."""
-    best: dict[Lacking, int] = {}
-    for way in ways:
-        best[way[:-1]] = min(best.get(way[:-1], way[-1]), way[-1])
-    return {(*head, last) for head, last in best.items()}
+    """Return some ways without those that lack as much as another but for one request, of which they lack more."""
+    for place in range(len(next(iter(ways), ()))):
+        best: dict[Lacking, Lacking] = {}
+        for way in ways:
+            others = (*way[:place], *way[place + 1 :])
+            best[others] = min(way, best.get(others, way))
+        ways = set(best.values())
+    return ways
 
 
 def _less(way: Lacking, given: Sequence[int]) -> Lacking:
