@@ -90,6 +90,7 @@ def test_a_broken_line_leaves_the_others_alone() -> None:
     told = run("--cases", "-", stdin=b"{broken")
     assert told.exit_code == 2
     assert "no case" in told.stdout
+    assert "line 1 is no case: " in told.stderr
 
 
 def test_an_answer_that_is_not_known_ends_with_1(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -51,7 +51,7 @@ NEAR = Request(vcpus=2, cpu_policy="dedicated", devices=(DeviceRequest(kind="nvm
         (
             Certificate(kind="together", requirements=("device:0",)),
             NEAR,
-            "2 nvme (required affinity) cannot be had, whatever else is asked for",
+            "2 nvme (required affinity) cannot be had near a guest of 1 cell, whatever else is asked for",
         ),
         (
             Certificate(kind="together", requirements=("device:0",)),

@@ -47,7 +47,10 @@ class Line(NamedTuple):
 
 
 class Done(NamedTuple):
-    """One answered line: what came of it, what it is counted under, how long it took, and its answer as JSON (b"": not wanted)."""
+    """One answered line: what came of it, what it is counted under, how long it took, and its answer as JSON (b"": not wanted).
+
+    `fault` says what is wrong with a line that is no case.
+    """
 
     line: int
     name: str
@@ -55,6 +58,7 @@ class Done(NamedTuple):
     kinds: tuple[str, ...]
     took_us: int
     text: bytes
+    fault: str = ""
 
 
 Bundle = list[Line]
@@ -152,7 +156,8 @@ def _done(line: Line, *, texts: bool) -> Done:
     took = int((clock.monotonic_s() - began) * 1_000_000)
     outcome, kinds = kinds_of(found)
     name = f"line {line.number}" if found.id is None else str(found.id)
-    return Done(line.number, name, outcome, kinds, took, msgspec.json.encode(case_out(line.number, found)) if texts else b"")
+    text = msgspec.json.encode(case_out(line.number, found)) if texts else b""
+    return Done(line.number, name, outcome, kinds, took, text, found.message if outcome == MALFORMED else "")
 
 
 def _answer(line: Line) -> Answer:

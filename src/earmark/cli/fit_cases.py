@@ -17,6 +17,8 @@ from earmark.core.model.units import counted
 from earmark.errors import Invalid
 
 KINDS_SHOWN_MAX = 40
+FAULTS_SHOWN_MAX = 20
+"""So many lines that are no case are said with what is wrong with them."""
 SHOWN_EVERY = 50
 """On a terminal so many lines go by between two looks."""
 
@@ -55,6 +57,8 @@ def fit_cases(session: Session, source: str, jobs: int) -> int:
             tally.add(done)
             if session.json:
                 session.out(done.text.decode("utf-8"))
+            elif done.fault and tally.outcomes[MALFORMED] <= FAULTS_SHOWN_MAX:
+                session.note(f"line {done.line} is no case: {clean(done.fault)}")
             elif watched and tally.outcomes.total() % SHOWN_EVERY == 0:
                 _progress(tally)
     if watched:

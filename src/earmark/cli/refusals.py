@@ -8,6 +8,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from earmark.cli.phrases import HOLDERS_SHOWN_MAX, clean, device_words, holding, name, reason_line
+from earmark.core.fit.devices.match import policy_of
+from earmark.core.fit.guest import is_bound
 from earmark.core.model.refusal import Certificate, Holding, Refusal
 from earmark.core.model.request import Request
 from earmark.core.model.units import counted
@@ -53,8 +55,18 @@ def certificate_words(certificate: Certificate, request: Request | None = None) 
             if not things:
                 return "the guest has more cells than the host"
             if len(things) == 1:
-                return f"{things[0]} cannot be had, whatever else is asked for"
+                return f"{things[0]} cannot be had{_near(certificate.requirements[0], request)}, whatever else is asked for"
             return f"{_listed(things)} cannot be had at once; without any one of them the rest can"
+
+
+def _near(name: str, request: Request | None) -> str:
+    """Return of how many cells the guest is where a device wish depends on it, in words; "" where it does not."""
+    kind, _, number = name.partition(":")
+    if request is None or kind != "device" or int(number) >= len(request.devices):
+        return ""
+    if not is_bound(request) or policy_of(request.devices[int(number)]) == "preferred":
+        return ""
+    return f" near a guest of {counted(request.cells or len(request.guest_cells) or 1, 'cell')}"
 
 
 def _hall(certificate: Certificate) -> str:

@@ -43,7 +43,8 @@ def suggestions(request: Request, supply: Supply, reasons: Sequence[Reason]) -> 
     joint = any(reason.code in ("hall", "together") for reason in reasons)
     groups = [_fewer_cpus(request, supply, cpus), _milder_threads(request, cpus, joint=joint), _milder_cpus(request, cpus)]
     groups += [_less_memory(request, supply, memory), _other_pages(request, reasons)]
-    groups += [_other_cells(request, supply)] if cpus or memory or joint else []
+    far = any(reason.code == "affinity" for reason in reasons)
+    groups += [_other_cells(request, supply)] if cpus or memory or joint or far else []
     groups += [_farther_devices(request, reasons), _smaller_devices(request, supply, reasons), _fewer_devices(request, reasons)]
     groups += [_less(request, reason) for reason in found if reason.free > 0]
     return [[change for change in group if _makes_sense(change[1])] for group in groups if group]

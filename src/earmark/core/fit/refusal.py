@@ -23,11 +23,6 @@ def broken_rule(resource: str, asked: int, detail: str, *, cell: int | None = No
     return Reason(code=code, resource=resource, asked=asked, cell=cell, detail=detail)
 
 
-def not_supported(feature: str, what: str) -> Reason:
-    """Return the reason that the request language holds a feature which this version cannot fit."""
-    return Reason(code="not_supported", resource=feature, detail=f"{what} is not yet supported")
-
-
 def mismatch(resource: str, detail: str, *, asked: int = 0, found: int = 0, cell: int | None = None, unit: str | None = None) -> Reason:
     """Return the reason that a prescribed grant contradicts itself or is not what was requested (`free` is what it holds)."""
     return Reason(code="mismatch", resource=resource, asked=asked, free=found, cell=cell, unit=unit, detail=detail)

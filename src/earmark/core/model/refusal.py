@@ -17,7 +17,7 @@ ReasonCode = Literal[
     "units_rule",  # min, max or step of an inventory (C11)
     "self_overcommit",  # more shared vCPUs than shared CPUs (N14)
     "trait",  # a required trait is absent or a forbidden one present
-    "not_supported",  # held by the request language, not yet by this version
+    "not_supported",  # of earlier versions only, which stored it: the request language had more than they could do
     "no_class",  # the node has no inventory of the class
     "node_closed",  # the node is cordoned, unknown, or may not be written
     "consumer_has_main",  # the consumer already holds a main claim

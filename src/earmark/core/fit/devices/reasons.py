@@ -71,7 +71,7 @@ def _alone(offer: Offer, group: Sequence[int], cells: frozenset[int] | None) -> 
     most = _most(_merged(offer, part, group, None), part)
     there = sum(len(pool.devices) for pool in part.pools if pool.mask >> group[0] & 1)
     if most < asked:
-        detail = f"{there} of this kind can be given now" if there else "the node has none that can be given now"
+        detail = f"{there} of this kind can be given now" if there else _none(offer, request)
         if 0 < there != most:
             detail += f", {most} of them at once"
         return short(resource, asked, most, detail=(f"{detail} ({said})" if said else detail) + _smaller(offer, request))
@@ -85,6 +85,14 @@ def _alone(offer: Offer, group: Sequence[int], cells: frozenset[int] | None) -> 
     detail = f"affinity {offer.policies[group[0]]} to {word} {where}: {near} of the {there} that can be given now may be used"
     detail = f"{detail} ({said})" if said else detail
     return Reason(code="affinity", resource=resource, asked=asked, free=near, short=asked - near, detail=detail)
+
+
+def _none(offer: Offer, request: DeviceRequest) -> str:
+    """Return, in words, why no device answers a request: there is none, or none of which shares are given."""
+    whole = pools_of([replace(request, share=None)], offer.stock) if request.share is not None else ()
+    count = sum(len(pool.devices) for pool in whole if pool.mask)
+    few = "one that can be given now is" if count == 1 else f"{count} that can be given now are"
+    return f"the {few} given as a whole: no device policy gives shares of them" if count else "the node has none that can be given now"
 
 
 def _smaller(offer: Offer, request: DeviceRequest) -> str:
