@@ -100,7 +100,9 @@ def _together(certificate: Certificate, guest: Guest | None, ground: Ground, req
         return
     if possible(*limited(guest, ground, requests, named)):
         yield "the requirements can all be met at once"
-    for name in named:
+    kinds = {f"cell:{need.number}": need.kind for need in guest.cells} if guest is not None else {}
+    alike = {kinds.get(name, name): name for name in reversed(named)}  # without one guest cell or an equal one: the same question
+    for name in alike.values():
         if not possible(*limited(guest, ground, requests, [other for other in named if other != name])):
             yield f"without {name} the others cannot be met either"
 
@@ -276,7 +278,8 @@ class _Placing:
             if host.id in self.matters
         ]
         networks = [Need(1, 0, dict.fromkeys(cells, 1), {}) for _, cells in self.ground.networks if cells]
-        found = CellSets(able, self.counts, [*networks, *self.devices.needs()]).found(lambda used: self._near(used, notes), notes.steps)
+        sets = CellSets(able, self.counts, networks, self.devices, len(self.devices.requests))
+        found = sets.found(lambda used: self._near(used, notes, sets.weights), notes.steps)
         if found is None:
             raise TooLarge(f"more than {STEPS_MAX} sets of cells")
         return found
@@ -308,13 +311,13 @@ class _Placing:
         notes.failed.setdefault(key, []).append(cost)
         return False
 
-    def _near(self, used: frozenset[int], notes: _Notes) -> bool:
+    def _near(self, used: frozenset[int], notes: _Notes, weights: Sequence[Sequence[int]] = ()) -> bool:
         """Say whether some cells have the networks and the devices."""
         if any(cells and cells.isdisjoint(used) for _, cells in self.ground.networks):
             return False
         form = self.devices.form(used)
         known = notes.near.get(form)
-        return notes.near.setdefault(form, self.devices.enough(used)) if known is None else known
+        return notes.near.setdefault(form, self.devices.enough(used, weights)) if known is None else known
 
     def _key(self, used: frozenset[int], notes: _Notes) -> object:
         """Return all that matters of the cells used: nothing, once networks and devices are there."""

@@ -4,13 +4,21 @@ Where no limit of the whole node counts, it does not matter which guest cell lie
 once and have the devices and networks. So only sets are looked at, cells that are alike by how many of them are used.
 
 Rules of this file: nothing of the search is used. A set is given up only where some wishes together (`Need`) cannot be met by the richest cells
-that are left and can still be used beside it: in a matroid the greedy choice is the richest one. Exact, and bounded by the steps.
+that are left and can still be used beside it: in a matroid the greedy choice is the richest one. Which wishes count how much is found by making
+dearer, again and again, what the richest cells lack; any weights would be true. Exact, and bounded by the steps.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
+
+SCALE = 1 << 16
+"""The weight of the dearest wish."""
+ROUNDS = 40
+"""So often wishes are made dearer."""
+KEPT = 6
+"""Of the weights that were found so many are used."""
 
 
 class Need(NamedTuple):
@@ -31,19 +39,52 @@ class Able(NamedTuple):
     form: object
 
 
+class Wishes(Protocol):
+    """The devices that are asked for: by weights of the requests, what they need, and what they lack on some cells."""
+
+    def need(self, weights: Sequence[int]) -> Need:
+        """Return what all of them ask for by some weights, and the most that is there."""
+
+    def lacking(self, weights: Sequence[int], used: frozenset[int]) -> Sequence[int]:
+        """Return what each of them lacks on some cells if things go where they weigh most."""
+
+
 class CellSets:
     """One search for a set of host cells; `counts` are the guest cells of each kind, which can all be placed."""
 
-    def __init__(self, cells: Sequence[Able], counts: Sequence[int], needs: Sequence[Need]) -> None:
+    def __init__(self, cells: Sequence[Able], counts: Sequence[int], needs: Sequence[Need], wishes: Wishes, number: int) -> None:
         self.counts = counts
         self.room = sum(counts)
-        self.needs = needs
+        self.cells = cells
+        alone = [wishes.need([int(one == other) for other in range(number)]) for one in range(number)]
+        weighed = self._weighed(wishes, number)
+        self.weights = [weights for weights, _ in weighed]
+        self.needs = [*needs, *alone, *(need for _, need in weighed)]
         self.cells = sorted(cells, key=lambda each: (-self._worth(each), repr(each.form), sorted(each.kinds), each.cell))
 
     def found(self, suffices: Callable[[frozenset[int]], bool], steps: Iterator[int]) -> bool | None:
         """Say whether some set suffices, None where the steps do not: `suffices` says so of one."""
+        if not suffices(frozenset(one.cell for one in self.cells)):
+            return False
         answer = self._from([], self.cells, suffices, steps)
         return None if next(steps, None) is None and not answer else answer
+
+    def _weighed(self, wishes: Wishes, number: int) -> list[tuple[list[int], Need]]:
+        """Return the weights that come nearest to a no (or are one), and what all wishes need together by them."""
+        weights = [SCALE] * number
+        found: list[tuple[int, list[int], Need]] = []
+        for _ in range(ROUNDS if number > 1 else number):
+            need = wishes.need(weights)
+            richest = [one.cell for _, one in self._gains(need, (), self.cells)[: self.room]]
+            over = min(self._most(need, (), self.cells, self.room), self._usable(need, (), self.cells)) - need.asked
+            found.append((over, weights, need))
+            lacks = wishes.lacking(weights, frozenset(richest))
+            square = sum(lack * lack for lack in lacks)
+            if over < 0 or not square:
+                break
+            weights = [max(0, weight + (over + SCALE) * lack * 3 // (2 * square)) for weight, lack in zip(weights, lacks, strict=True)]
+            weights = [weight * SCALE // max(1, *weights) for weight in weights]
+        return [(weights, need) for _, weights, need in sorted(found, key=lambda each: each[0])[:KEPT]]
 
     def _worth(self, able: Able) -> int:
         return sum(need.cells.get(able.cell, 0) + (0 if able.socket is None else need.sockets.get(able.socket, 0)) for need in self.needs)

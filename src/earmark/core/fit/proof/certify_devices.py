@@ -21,10 +21,6 @@ from earmark.core.model.topology import Device
 
 WAYS_MAX = 20_000
 """So many ways to serve a part of the requests are remembered at once, and so many sets of linked devices are tried."""
-TOGETHER_MAX = 4
-"""Of so many requests all that ask together are counted, of more only each alone and all of them."""
-DEAR = 4
-"""What a device counts for one request where it counts one for the others: that a parent is worth as much as its children."""
 ALL = 1000
 """The thousandths of a whole device."""
 
@@ -99,13 +95,21 @@ class DeviceCheck:
         self.slots = {number: frozenset(stock.slots.get(unit := stock.devices[number].unit) or (Slot(unit),)) for number in self.suited}
         self.linked = [index for index, request in enumerate(requests) if request.linked and request.count > 1]
         self.parts = self._parts()
+        self.groups = list(self._groups())
+        self.reach = {
+            place: {number: [index for index in suited if self._reaches(number, index, place)] for number, suited in self.suited.items()}
+            for place in ("far", "socket", "near")
+        }
         self.forms = self._forms()
         self.relevant = frozenset(self.forms)
 
-    def enough(self, cells: frozenset[int] | None) -> bool:
-        """Say whether there are devices for all requests of a guest on exactly these cells (None: a guest without cells)."""
+    def enough(self, cells: frozenset[int] | None, weights: Sequence[Sequence[int]] = ()) -> bool:
+        """Say whether there are devices for all requests of a guest on exactly these cells (None: a guest without cells).
+
+        What lacks more than all that is left could give, counted by any of some weights of the requests, is not followed.
+        """
         allowed = {number: tuple(index for index in suited if self._near(number, index, cells)) for number, suited in self.suited.items()}
-        return any(self._served(allowed, spent) for spent in self._links(allowed, {}, self.linked))
+        return any(self._served(allowed, spent, weights) for spent in self._links(allowed, {}, self.linked))
 
     def form(self, cells: frozenset[int]) -> object:
         """Return all that matters of some cells: those of equal form have enough devices or not alike."""
@@ -113,36 +117,52 @@ class DeviceCheck:
         counts = Counter(form for cell in cells for form in self.forms.get(cell, ()))
         return frozenset((form, min(count, most)) for form, count in counts.items())
 
-    def needs(self) -> Iterator[Need]:
-        """Yield what some requests ask for together, and the most devices that could be theirs (links are left out)."""
-        numbers = range(len(self.requests))
-        sizes = range(1, len(numbers) + 1) if len(numbers) <= TOGETHER_MAX else (1, len(numbers))
-        weights = [dict.fromkeys(some, 1) for size in sizes for some in combinations(numbers, size)]
-        for some in (*weights, *({**dict.fromkeys(numbers, 1), one: DEAR} for one in numbers if len(numbers) > 1)):
-            anywhere, cells, sockets = 0, Counter[int](), Counter[int]()
-            for part in self.parts:
-                homes = {self.stock.devices[number].cell for number in part}
-                for group, cell in [(part, homes.pop())] if len(homes) == 1 else [([n], self.stock.devices[n].cell) for n in part]:
-                    far, socket, near = (self._most(group, some, place) for place in ("far", "socket", "near"))
-                    known = cell is not None and cell in self.sockets
-                    anywhere += far
-                    if cell is not None:
-                        cells[cell] += near - (socket if known else far)
-                        if known and (number := self.sockets[cell]) is not None:
-                            sockets[number] += socket - far
-            yield Need(sum(self.requests[index].count * weight for index, weight in some.items()), anywhere, cells, sockets)
+    def need(self, weights: Sequence[int]) -> Need:
+        """Return what all requests ask for, each device counted by a weight of its request, and the most that could be theirs (links left out)."""
+        anywhere, cells, sockets = 0, Counter[int](), Counter[int]()
+        for group, cell in self.groups:
+            far, socket, near = (self._value(group, weights, self.reach[place]) for place in ("far", "socket", "near"))
+            known = cell is not None and cell in self.sockets
+            anywhere += far
+            if cell is not None:
+                cells[cell] += near - (socket if known else far)
+                if known and (number := self.sockets[cell]) is not None:
+                    sockets[number] += socket - far
+        return Need(sum(request.count * weight for request, weight in zip(self.requests, weights, strict=True)), anywhere, cells, sockets)
 
-    def _most(self, group: Sequence[int], some: Mapping[int, int], place: str) -> int:
-        """Return the most that devices of a group are worth to some requests if the guest lies so near: the first, or the others it excludes."""
-        worth = []
+    def lacking(self, weights: Sequence[int], used: frozenset[int]) -> Lacking:
+        """Return what each request lacks (less than nothing: it has too many) if devices go where they weigh most."""
+        near = {self.sockets[cell] for cell in used if cell in self.sockets}
+        given = Counter[int]()
+        for group, cell in self.groups:
+            by = cell is not None and cell in self.sockets and self.sockets[cell] in near
+            given.update(self._sold(group, weights, self.reach["near" if cell in used else "socket" if by else "far"]))
+        return tuple(request.count - given[index] for index, request in enumerate(self.requests))
+
+    def _sold(self, group: Sequence[int], weights: Sequence[int], allowed: Mapping[int, Sequence[int]]) -> Counter[int]:
+        """Return how many devices of a group each request gets where they weigh most: the first, or the others that it excludes."""
+        sold = []
         for number in group:
-            asking = [index for index in self.suited[number] if index in some and self._reaches(number, index, place)]
-            sharing = sum(some[index] for index in asking if self.requests[index].share is not None)
-            worth.append(max(sharing, *(some[index] for index in asking), 0) if asking else 0)
+            asking = allowed[number]
+            ways = [Counter((index,)) for index in asking] + [Counter(index for index in asking if self.requests[index].share is not None)]
+            sold.append(max(ways, key=lambda way: _worth(way, weights)))
+        if self._is_star(group):
+            return max(sold[0], sum(sold[1:], Counter[int]()), key=lambda way: _worth(way, weights))
+        return sum(sold, Counter[int]())
+
+    def _value(self, group: Sequence[int], weights: Sequence[int], allowed: Mapping[int, Sequence[int]]) -> int:
+        """Return the most that the devices of a group weigh: the first, or the others that it excludes."""
+        worths = []
+        for number in group:
+            alone = max((weights[index] for index in allowed[number]), default=0)
+            shared = sum(weights[index] for index in allowed[number] if self.requests[index].share is not None)
+            worths.append(max(alone, shared))
+        return max(worths[0], sum(worths[1:])) if self._is_star(group) else sum(worths)
+
+    def _is_star(self, group: Sequence[int]) -> bool:
+        """Say whether the first device of a group excludes each of the others."""
         first = self.slots[group[0]]
-        if len(group) > 1 and all(not first.isdisjoint(self.slots[other]) for other in group[1:]):
-            return max(worth[0], sum(worth[1:]))
-        return sum(worth)
+        return len(group) > 1 and all(not first.isdisjoint(self.slots[other]) for other in group[1:])
 
     def _reaches(self, number: int, index: int, place: str) -> bool:
         wanted = policy(self.requests[index])
@@ -183,6 +203,12 @@ class DeviceCheck:
             if part:
                 parts.append(sorted(part, key=lambda one: (-len(self.slots[one]), one)))
         return parts
+
+    def _groups(self) -> Iterator[tuple[Sequence[int], int | None]]:
+        """Yield the parts with the cell on which all of their devices lie; devices of other parts one by one."""
+        for part in self.parts:
+            homes = {self.stock.devices[number].cell for number in part}
+            yield from [(part, homes.pop())] if len(homes) == 1 else (([one], self.stock.devices[one].cell) for one in part)
 
     def _forms(self) -> dict[int, list[object]]:
         """Return, for each cell, what it gives a guest that lies there, each thing in a form that is equal for equal things."""
@@ -247,14 +273,18 @@ class DeviceCheck:
         device = self.stock.devices[number]
         return self.stock.shares.get(device.unit, ALL) if device.shares else ALL
 
-    def _served(self, allowed: dict[int, tuple[int, ...]], spent: dict[int, int]) -> bool:
+    def _served(self, allowed: dict[int, tuple[int, ...]], spent: dict[int, int], weights: Sequence[Sequence[int]]) -> bool:
         """Say whether the other requests can be served beside what is spent."""
         lacking = tuple(0 if index in self.linked else request.count for index, request in enumerate(self.requests))
         if prod(count + 1 for count in lacking) > WAYS_MAX:
             raise TooLarge(f"more than {WAYS_MAX} ways to share devices out")
         ways = {lacking}
+        worths = [[self._value(part, weighing, allowed) for weighing in weights] for part in self.parts]
+        rests = [sum(worth) for worth in zip(*worths, strict=True)]
         alike: Counter[object] = Counter()
-        for part in self.parts:
+        for part, worth in zip(self.parts, worths, strict=True):
+            ways = {way for way in ways if all(_sum(way, weighing) <= rest for weighing, rest in zip(weights, rests, strict=True))}
+            rests = [rest - some for rest, some in zip(rests, worth, strict=True)]
             if len(part) == 1 and not self.stock.devices[part[0]].shares:
                 if part[0] in spent:
                     continue
@@ -309,6 +339,14 @@ def _least(ways: set[Lacking]) -> set[Lacking]:
             best[others] = min(way, best.get(others, way))
         ways = set(best.values())
     return ways
+
+
+def _worth(given: Mapping[int, int], weights: Sequence[int]) -> int:
+    return sum(count * weights[index] for index, count in given.items())
+
+
+def _sum(way: Lacking, weights: Sequence[int]) -> int:
+    return sum(count * weight for count, weight in zip(way, weights, strict=True))
 
 
 def _less(way: Lacking, given: Sequence[int]) -> Lacking:
