@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import combinations
-from math import prod
 
 from earmark.core.fit.ground import DeviceStock
 from earmark.core.fit.proof.certify_cells import Need
@@ -276,8 +275,6 @@ class DeviceCheck:
     def _served(self, allowed: dict[int, tuple[int, ...]], spent: dict[int, int], weights: Sequence[Sequence[int]]) -> bool:
         """Say whether the other requests can be served beside what is spent."""
         lacking = tuple(0 if index in self.linked else request.count for index, request in enumerate(self.requests))
-        if prod(count + 1 for count in lacking) > WAYS_MAX:
-            raise TooLarge(f"more than {WAYS_MAX} ways to share devices out")
         ways = {lacking}
         worths = [[self._value(part, weighing, allowed) for weighing in weights] for part in self.parts]
         rests = [sum(worth) for worth in zip(*worths, strict=True)]

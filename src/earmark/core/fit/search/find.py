@@ -114,10 +114,12 @@ def _together(guest: Guest, ground: Ground, offer: Offer | None) -> Refusal:
         *(f"device:{number}" for number in range(len(offer.requests) if offer else 0)),
     ]
     kinds = {f"cell:{need.number}": need.kind for need in guest.cells}
-    kept = tuple(names)
+    kept = tuple(name for name in names if name not in kinds)
+    if not isinstance(solve(_limited(guest, ground, offer, kept), ranked=False), Impossible):
+        kept = tuple(names)
     needed: set[Kind | None] = set()
     proven = True
-    for name in names:
+    for name in kept:
         kind = kinds.get(name)
         if kind in needed:  # without a cell of its kind the others can be met, so they can without this one
             continue

@@ -35,7 +35,7 @@ class Priced(NamedTuple):
     """What things are worth at some prices.
 
     `asked` is all that is wanted, `base` what is there wherever the guest lies, `extra` what a cell adds on top of what its socket adds,
-    `sold` how many of its devices each request buys, by shape and place.
+    `sold` what is paid, and how many devices each request buys, by shape and place.
     """
 
     prices: tuple[int, ...]
@@ -43,7 +43,7 @@ class Priced(NamedTuple):
     base: int
     extra: Mapping[int, int]
     sockets: Mapping[int | None, int]
-    sold: Mapping[tuple[Shape, int], Sequence[int]]
+    sold: Mapping[tuple[Shape, int], tuple[int, Sequence[int]]]
 
 
 class Seats:
@@ -91,7 +91,10 @@ class Prices:
         self._counts = [request.count for request in offer.requests]
         self._shares = [request.share or WHOLE for request in offer.requests]
         self._sockets = offer.sockets if None not in offer.sockets.values() else {}
-        self._allowed = [ALLOWED[policy] for policy in offer.policies]
+        self._near_enough = [
+            sum(1 << number for number, policy in enumerate(offer.policies) if place in ALLOWED[policy])
+            for place in (NEAR, SAME_SOCKET, NO_CELL_KNOWN, FAR)
+        ]
         self._there: Counter[tuple[Shape, int | None]] = Counter()
         for part in offer.parts:
             self._there.update(_shapes(part))
@@ -133,15 +136,15 @@ class Prices:
         base = 0
         extra: Counter[int] = Counter()
         sockets: Counter[int | None] = Counter()
-        sold: dict[tuple[Shape, int], Sequence[int]] = {}
-        known: dict[tuple[Shape, int], int] = {}
+        order = sorted(range(len(prices)), key=lambda number: -prices[number])
+        sold: dict[tuple[Shape, int], tuple[int, Sequence[int]]] = {}
         for (shape, cell), times in self._there.items():
             values = []
             for place in (NO_CELL_KNOWN,) if cell is None else (FAR, SAME_SOCKET, NEAR):
-                if (shape, place) not in known:
-                    sold[shape, place] = self._sold(shape, place, prices)
-                    known[shape, place] = sum(amount * price for amount, price in zip(sold[shape, place], prices, strict=True))
-                values.append(known[shape, place] * times)
+                known = sold.get((shape, place))
+                if known is None:
+                    known = sold[shape, place] = max(self._bought(groups, place, prices, order) for groups in shape)
+                values.append(known[0] * times)
             base += values[0]
             if cell is not None:
                 near = values[1] if cell in self._sockets else values[0]
@@ -150,6 +153,18 @@ class Prices:
                     sockets[self._sockets[cell]] += near - values[0]
         asked = sum(price * count for price, count in zip(prices, self._counts, strict=True))
         return Priced(prices, asked, base, extra, sockets, sold)
+
+    def _bought(self, groups: Iterable[Group], place: int, prices: Sequence[int], order: Sequence[int]) -> tuple[int, Sequence[int]]:
+        """Return what is paid and how many devices each request buys, each group sold by itself to those who pay most."""
+        bought = [0] * len(prices)
+        for mask, there, left in groups:
+            buyers, count = mask & self._near_enough[place], there
+            for number in order if buyers else ():
+                if buyers >> number & 1:
+                    amount = min(count if left is None else left // self._shares[number], self._counts[number], there)
+                    bought[number] += amount
+                    count -= amount
+        return sum(amount * price for amount, price in zip(bought, prices, strict=True)), bought
 
     def _most(self, priced: Priced, chosen: Sequence[int], left: Sequence[int], room: int) -> tuple[int, list[int]]:
         """Return the most that some cells and so many of those that are left are worth, and the cells that are."""
@@ -196,28 +211,9 @@ class Prices:
                 place = NEAR
             else:
                 place = SAME_SOCKET if cell in self._sockets and self._sockets[cell] in near else FAR
-            for request, amount in enumerate(priced.sold[shape, place]):
+            for request, amount in enumerate(priced.sold[shape, place][1]):
                 short[request] -= amount * times
         return short
-
-    def _sold(self, shape: Shape, place: int, prices: Sequence[int]) -> list[int]:
-        """Return how many devices of a parent and its children each request buys: those of whichever fetch more."""
-        ways = [self._bought(groups, place, prices) for groups in shape]
-        return max(ways, key=lambda way: sum(amount * price for amount, price in zip(way, prices, strict=True)))
-
-    def _bought(self, groups: Iterable[Group], place: int, prices: Sequence[int]) -> list[int]:
-        """Return how many devices each request buys, each group sold by itself to those who pay most."""
-        bought = [0] * len(prices)
-        for mask, there, left in groups:
-            count = there
-            buyers = [number for number in range(len(prices)) if mask >> number & 1 and place in self._allowed[number]]
-            for number in sorted(buyers, key=lambda number: -prices[number]):
-                most = count if left is None else min(count, left // self._shares[number])
-                amount = min(most, self._counts[number])
-                bought[number] += amount
-                if left is None:
-                    count -= amount
-        return bought
 
 
 def _shapes(part: Part) -> Iterable[tuple[Shape, int | None]]:
