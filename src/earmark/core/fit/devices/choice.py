@@ -20,6 +20,8 @@ from earmark.core.model.topology import Device
 
 STEPS_MAX = 20000
 """So many partial choices of linked devices and shares are looked at in one question."""
+FEW_PICKS = 32
+"""So many devices are picked only to see whether they can be had; of more it is counted."""
 
 Key = tuple[int, int, int, int, int, str, str, str]
 """What one pick costs; smaller is better."""
@@ -143,7 +145,9 @@ def possible(wanted: Sequence[Wanted], board: Board) -> bool:
         return best(wanted, board) is not None
     if any(least_alone(each, board) >= SHORTAGE for each in wanted):
         return False
-    return len(_greedy(wanted, board.copy())) == sum(each.need for each in wanted) or oracle(wanted, board, near=False) < SHORTAGE
+    need = sum(each.need for each in wanted)
+    few = need <= FEW_PICKS
+    return (few and len(_greedy(wanted, board.copy())) == need) or oracle(wanted, board, near=False) < SHORTAGE
 
 
 def oracle(wanted: Sequence[Wanted], board: Board, *, exact: bool = False, near: bool = True) -> int:
