@@ -71,6 +71,7 @@ def told(run: Run) -> str:
         pytest.param("S28", marks=pytest.mark.rule("S28", "A10", "A11", "A13")),
         pytest.param("S29", marks=pytest.mark.rule("S29", "W4")),
         pytest.param("S30", marks=pytest.mark.rule("S30", "W5")),
+        pytest.param("S31", marks=pytest.mark.rule("S31", "N6", "N19", "C13")),
         pytest.param("S33", marks=pytest.mark.rule("S33")),
         pytest.param("S37", marks=pytest.mark.rule("S37", "P8")),
         pytest.param("S38", marks=pytest.mark.rule("S38", "W8")),

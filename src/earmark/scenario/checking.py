@@ -108,8 +108,13 @@ def _state(world: World, what: s.ConsumerState) -> Checked:
 
 
 def pins_of(claim: Claim) -> tuple[str, ...]:
-    """Return the CPUs that a claim holds alone."""
+    """Return the CPUs that a claim holds alone, whatever their use: vCPUs, the emulator, or withheld as siblings."""
     return tuple(row.unit for row in claim.grant.units if row.unit.startswith("cpu:"))
+
+
+def emulator_of(claim: Claim) -> tuple[str, ...]:
+    """Return the CPUs that a claim holds for its emulator."""
+    return tuple(row.unit for row in claim.grant.units if row.use == "emulator" and row.unit.startswith("cpu:"))
 
 
 def devices_of(claim: Claim) -> tuple[str, ...]:
@@ -119,7 +124,7 @@ def devices_of(claim: Claim) -> tuple[str, ...]:
 
 def units_of(world: World, consumer: str, what: s.UnitWord, node: str | None = None) -> tuple[str, ...]:
     """Return the CPUs or devices that a consumer holds, on one node or anywhere, sorted."""
-    chosen = pins_of if what == "pins" else devices_of
+    chosen = {"pins": pins_of, "emulator": emulator_of, "devices": devices_of}[what]
     claims = [claim for claim in world.held_by(consumer) if node is None or claim.node == world.ids[node]]
     return tuple(sorted(unit for claim in claims for unit in chosen(claim)))
 

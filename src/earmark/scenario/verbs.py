@@ -5,26 +5,23 @@ Rules of this file: a verb is the trade's own; each function reads the words of 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from typing import Any, cast, get_args
 
 from msgspec.structs import replace
 
 from earmark.core.model import ids
 from earmark.core.model.instance import MoveKind
-from earmark.core.model.request import CpuPolicy, DeviceRequest, PageWish, Request, ResourceAmount
+from earmark.core.model.request import Request
 from earmark.core.model.shape import machine_of
 from earmark.core.model.topology import Machine
-from earmark.core.model.units import GIB, KIB, MIB
 from earmark.errors import Invalid
 from earmark.scenario import steps as s
-from earmark.scenario.expectations import CLASS, KIND, STATES, checks_of
+from earmark.scenario.expectations import KIND, STATES, checks_of
+from earmark.scenario.wishes import wish
 from earmark.scenario.words import ARROW, Words
 
 NODES_MAX = 64
-GUEST_CELLS_MAX = 64
-DEVICES_MAX = 1024
 PID = 1 << 22
 NO_TOPOLOGY = "no-topology"
 MOVES: dict[str, MoveKind] = {
@@ -74,78 +71,7 @@ class Reading:
         return self.flavors[name].request
 
 
-@contextmanager
-def placed(words: Words) -> Iterator[None]:
-    """Give an error of the model, raised within, the place of the words that were read."""
-    at = words.column
-    try:
-        yield
-    except Invalid as error:
-        if "column" in error.facts:
-            raise
-        words.wrong(error.message, at)
-
-
-# --- what is asked for ----------------------------------------------------------------------------------------------------------------
-
-
-def wish(words: Words) -> Request:
-    """Read vCPUs/MB/GB and what else a flavor says: disks are root, ephemeral and swap, exactly (C4, C5)."""
-    vcpus, memory_mib, root_gib = words.figure("flavor")
-    fields: dict[str, Any] = {"vcpus": vcpus, "memory_bytes": memory_mib * MIB}
-    disk_bytes = root_gib * GIB
-    seen: set[str] = set()
-    while not words.over:
-        at = words.column
-        pair = words.pair("amount")
-        word = pair[0] if pair is not None else words.take("part of a flavor").text
-        if word in seen:
-            words.wrong(f"{word} stands here twice", at)
-        seen.add(word)
-        if pair is not None:
-            with placed(words):
-                _amount(words, fields, pair, at)
-        elif word == "ephemeral":
-            disk_bytes += words.number("GB of the ephemeral disk") * GIB
-        elif word == "swap":
-            disk_bytes += words.number("MB of swap") * MIB
-        elif word == "boot-from-volume":
-            disk_bytes -= root_gib * GIB
-        elif word in ("dedicated", "shared"):
-            fields["cpu_policy"] = cast("CpuPolicy", word)
-        elif word == "pages":
-            fields["page_kib"] = _pages(words)
-        elif word == "cells":
-            fields["cells"] = max(1, min(words.number("number of cells"), GUEST_CELLS_MAX))
-        else:
-            words.wrong(
-                f"a flavor has no {word!r}: ephemeral GB, swap MB, boot-from-volume, dedicated, pages SIZE, cells N, KIND=N, CLASS=N", at
-            )
-    with placed(words):
-        return Request(disk_bytes=disk_bytes, **fields)
-
-
-def _pages(words: Words) -> int | PageWish:
-    if words.peek() in get_args(PageWish):
-        return cast("PageWish", words.take("page size").text)
-    at = words.column
-    size = words.bytes("page size")
-    if size == 0 or size % KIB:
-        words.wrong("a page is a whole number of KiB", at)
-    return size // KIB
-
-
-def _amount(words: Words, fields: dict[str, Any], pair: tuple[str, str], at: int) -> None:
-    """Add `vf=1` or `CUSTOM_X=1` to the fields of a request."""
-    name, number = pair
-    if not number.isascii() or not number.isdigit() or not 1 <= int(number) <= DEVICES_MAX:
-        words.wrong(f"{name}={number} is not a number from 1 to {DEVICES_MAX}", at)
-    if CLASS.fullmatch(name):
-        fields["resources"] = (*fields.get("resources", ()), ResourceAmount(resource_class=ids.resource_class(name), amount=int(number)))
-    elif KIND.fullmatch(name):
-        fields["devices"] = (*fields.get("devices", ()), DeviceRequest(kind=name, count=int(number)))
-    else:
-        words.wrong(f"{name!r} is neither a kind of device (vf, gpu) nor a resource class", at)
+# --- a node and its settings ------------------------------------------------------------------------------------------------------------
 
 
 def machine(words: Words) -> Machine:
