@@ -10,6 +10,7 @@ from earmark.core.ledger.allocations import allocations
 from earmark.core.ledger.figures import Amounts, figures
 from earmark.core.model.claim import Claim
 from earmark.core.model.finding import Finding
+from earmark.core.model.units import KIB, format_bytes
 from earmark.scenario import steps as s
 from earmark.scenario.world import World
 
@@ -122,9 +123,29 @@ def devices_of(claim: Claim) -> tuple[str, ...]:
     return tuple(row.unit for row in claim.grant.units if row.use == "device")
 
 
+def cells_of(claim: Claim) -> tuple[str, ...]:
+    """Return the cells of the host that a claim's guest is on."""
+    return tuple(f"cell:{cell.host_cell}" for cell in claim.grant.cells)
+
+
+def pages_of(claim: Claim) -> tuple[str, ...]:
+    """Return the pages of each cell of a claim's guest, as a machine's are written: size and number; small ones are not named."""
+    cells = [(cell.page_kib * KIB, cell.memory_bytes) for cell in claim.grant.cells if cell.page_kib is not None]
+    return tuple(f"{format_bytes(size).replace(' ', '')}:{memory // size}" for size, memory in cells)
+
+
+HELD: dict[s.UnitWord, Callable[[Claim], tuple[str, ...]]] = {
+    "pins": pins_of,
+    "emulator": emulator_of,
+    "devices": devices_of,
+    "cells": cells_of,
+    "pages": pages_of,
+}
+
+
 def units_of(world: World, consumer: str, what: s.UnitWord, node: str | None = None) -> tuple[str, ...]:
     """Return the CPUs or devices that a consumer holds, on one node or anywhere, sorted."""
-    chosen = {"pins": pins_of, "emulator": emulator_of, "devices": devices_of}[what]
+    chosen = HELD[what]
     claims = [claim for claim in world.held_by(consumer) if node is None or claim.node == world.ids[node]]
     return tuple(sorted(unit for claim in claims for unit in chosen(claim)))
 

@@ -69,7 +69,9 @@ def _of_consumer(words: Words, consumer: str) -> s.Check:
         what = cast("s.UnitWord", words.one_of("what it holds", get_args(s.UnitWord)))
         node = words.name("node") if words.maybe("on") else None
         return _units(words, consumer, what, node)
-    state = words.one_of(f"what consumer {consumer} is or has (on NODE, nowhere, pins, emulator, devices, or a state)", STATES)
+    state = words.one_of(
+        f"what consumer {consumer} is or has (on NODE, nowhere, pins, emulator, devices, cells, pages, or a state)", STATES
+    )
     return s.ConsumerState(consumer=consumer, state=cast("InstanceState", state))
 
 

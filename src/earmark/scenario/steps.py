@@ -12,7 +12,7 @@ from earmark.core.model.value import Value
 
 Figure = tuple[int, int, int]
 """vCPUs, MB, GB, as the trade writes them: 2/2048/20."""
-UnitWord = Literal["pins", "emulator", "devices"]
+UnitWord = Literal["pins", "emulator", "devices", "cells", "pages"]
 NodeWord = Literal["enabled", "disabled", "retired", "same", "home"]
 NodeHow = Literal["disable", "enable", "retire", "restore", "report", "rehome", "came-back"]
 ClaimHow = Literal["claim", "build", "attach", "unshelve"]

@@ -321,8 +321,8 @@ def reopen(_reading: Reading, words: Words, verb: str) -> s.Step:
 
 
 def remember(reading: Reading, words: Words, _verb: str) -> s.Step:
-    """`remember pins|devices of i as NAME`."""
-    what = cast("s.UnitWord", words.one_of("what is remembered", ("pins", "devices")))
+    """`remember pins|emulator|devices|cells|pages of i as NAME`."""
+    what = cast("s.UnitWord", words.one_of("what is remembered", get_args(s.UnitWord)))
     words.keyword("of")
     consumer = reading.consumer(words)
     words.keyword("as")
