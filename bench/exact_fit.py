@@ -2,7 +2,8 @@
 
 Prints one JSON line. Each row is a number of host cells (8 cores of two threads each, a third of the threads busy at random) and of guest
 cells, with and without thread policies: median and worst in milliseconds over ROUNDS random nodes, for those that fit and those that do not.
-`refused` are made too large for the node: one guest cell more than it has cells with room. `walk` is what trying one assignment after the
+`refused` are made too large for the node: one guest cell more than it has cells with room; `answer_ms` is the no with its reasons and
+certificate, `refused_ms` that and the proposals of what would fit, each of which is tried. `walk` is what trying one assignment after the
 other takes on the same refused cases (only where there are few enough; it stops after WALK_MAX assignments). Rows with `vfs` ask for
 virtual functions near the guest, of 8, 64 and 512. Run it with the project's interpreter: python bench/exact_fit.py [quick]
 """
@@ -12,15 +13,17 @@ from __future__ import annotations
 import statistics
 import sys
 import time
+from collections.abc import Callable
 from itertools import permutations
 from random import Random
 
-from earmark.core.fit.fit import fit
+from earmark.core.fit.fit import answered, fit
 from earmark.core.fit.free import Free, Supply
 from earmark.core.fit.layout import build_layout
 from earmark.core.model.grant import Grant, UnitRow
 from earmark.core.model.ids import ClaimId, UnitId, cpu_unit
 from earmark.core.model.node import NodeSettings
+from earmark.core.model.refusal import Refusal
 from earmark.core.model.request import DeviceRequest, GuestCell, Request, ThreadPolicy
 from earmark.core.model.topology import Cell, Cpu, Device, Machine, PagePool
 from earmark.core.model.units import GIB, MIB
@@ -73,10 +76,10 @@ def guest(sizes: list[int], threads: ThreadPolicy | None, devices: tuple[DeviceR
     )  # fmt: skip
 
 
-def timed(request: Request, node: Supply) -> tuple[bool, float]:
+def timed(request: Request, node: Supply, ask: Callable[[Request, Supply], Grant | Refusal] = fit) -> tuple[bool, float]:
     """Return whether a request fits and how many milliseconds the answer took."""
     begin = time.perf_counter()
-    answer = fit(request, node)
+    answer = ask(request, node)
     return isinstance(answer, Grant), (time.perf_counter() - begin) * 1000
 
 
@@ -96,6 +99,7 @@ def row(cells: int, guests: int, threads: ThreadPolicy | None, rounds: int) -> d
     """Measure one shape."""
     fits: list[float] = []
     refused: list[float] = []
+    bare: list[float] = []
     walks: list[float | None] = []
     for seed in range(rounds):
         rnd = Random(seed)  # noqa: S311 - a drawn node, not a secret
@@ -105,12 +109,16 @@ def row(cells: int, guests: int, threads: ThreadPolicy | None, rounds: int) -> d
             request = guest(sizes, threads)
             yes, took = timed(request, node)
             (fits if yes else refused).append(took)
+            if not yes:
+                bare.append(timed(request, node, answered)[1])
             if not yes and threads is None and guests > 1:
                 walks.append(walk(request, node))
     figures: dict[str, object] = {"cells": cells, "guest_cells": guests, "threads": threads or "any"}
     for name, times in (("fits", fits), ("refused", refused)):
         if times:
             figures |= {f"{name}": len(times), f"{name}_ms": round(statistics.median(times), 2), f"{name}_worst_ms": round(max(times), 2)}
+    if bare:
+        figures |= {"answer_ms": round(statistics.median(bare), 2), "answer_worst_ms": round(max(bare), 2)}
     done = [took for took in walks if took is not None]
     if done and refused:
         figures["walk_ratio"] = round(statistics.median(done) / statistics.median(refused), 1)
@@ -132,9 +140,9 @@ def functions(count: int, rounds: int) -> dict[str, object]:
         devices.append(Device(unit=unit, kind="vf", address=unit[4:], cell=port % 8, parent=parent, vendor_id="15b3", product_id="1018"))
     node = supply(8, rnd, tuple(devices))
     figures: dict[str, object] = {"cells": 8, "guest_cells": 2, "vfs": count}
-    for name, wanted in (("fits", 4), ("refused", count + 1)):
+    for name, wanted, ask in (("fits", 4, fit), ("refused", count + 1, fit), ("answer", count + 1, answered)):
         wish = DeviceRequest(kind="pci", count=min(1024, wanted), match=({"vendor_id": "15b3", "dev_type": "VF"},), affinity="required")
-        times = [timed(guest([2, 2], None, (wish,)), node) for _ in range(rounds)]
+        times = [timed(guest([2, 2], None, (wish,)), node, ask) for _ in range(rounds)]
         took = [each for _, each in times]
         figures |= {name: sum(yes == (name == "fits") for yes, _ in times), f"{name}_ms": round(statistics.median(took), 2)}
         figures[f"{name}_worst_ms"] = round(max(took), 2)
