@@ -7,11 +7,11 @@ import unicodedata
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from tests.cli.holdings import holding
 
 from earmark.cli.phrases import amount, clean, name, reason_line, request_words
 from earmark.cli.refusals import refusal_lines
-from earmark.core.model.ids import ClaimId, ConsumerId, Owner
-from earmark.core.model.refusal import Holding, Reason, Refusal
+from earmark.core.model.refusal import Reason, Refusal
 from earmark.core.model.request import DeviceRequest, Request
 from earmark.core.model.units import GIB
 
@@ -64,18 +64,6 @@ def test_a_request_is_said_in_words() -> None:
     assert request_words(request) == "4 dedicated CPUs, 8 GiB memory in 1GiB pages, 2 gpu"
     assert request_words(Request(vcpus=1, networks=("physnet1",), tunnel=True)) == "1 shared vCPU, on physnet1, on tunnelled networks"
     assert request_words(Request()) == "nothing"
-
-
-def holding(number: int, until_ms: int | None = None) -> Holding:
-    """Return a claim that stands in the way."""
-    return Holding(
-        claim=ClaimId(f"c-{number:04}"),
-        consumer=ConsumerId(f"vm-{number}"),
-        owner=Owner("bob"),
-        amount=2,
-        until_ms=until_ms,
-        what="cpu 4-5",
-    )
 
 
 def test_a_no_says_what_is_short_where_and_who_holds_it_until_when() -> None:

@@ -6,10 +6,11 @@ import json
 
 import pytest
 from tests.cli.conftest import Line
+from tests.cli.holdings import holding
 
 from earmark.cli.refusals import certificate_words, refusal_lines
-from earmark.core.model.ids import ClaimId, ConsumerId, Owner, ResourceClass
-from earmark.core.model.refusal import Certificate, Holding, Reason, Refusal
+from earmark.core.model.ids import ResourceClass
+from earmark.core.model.refusal import Certificate, Reason, Refusal
 from earmark.core.model.request import DeviceRequest, Request, ResourceAmount
 
 NOW = 1_750_000_000_000
@@ -65,18 +66,6 @@ NEAR = Request(vcpus=2, cpu_policy="dedicated", devices=(DeviceRequest(kind="nvm
 def test_a_certificate_is_one_sentence(certificate: Certificate, request_: Request | None, words: str) -> None:
     """Each kind of certificate reads as what is wanted and what there is; where the reasons say all of it nothing is said twice."""
     assert certificate_words(certificate, request_) == words
-
-
-def holding(number: int, until_ms: int | None = None) -> Holding:
-    """Return a claim whose end would help."""
-    return Holding(
-        claim=ClaimId(f"c-{number:04}"),
-        consumer=ConsumerId(f"vm-{number}"),
-        owner=Owner("bob"),
-        amount=2,
-        until_ms=until_ms,
-        what="cpu 4-5",
-    )
 
 
 def test_the_certificate_stands_first_and_is_not_said_twice() -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gzip
-import importlib.util
 import json
 from collections import Counter
 from collections.abc import Iterator
@@ -12,6 +11,7 @@ from types import ModuleType
 from typing import Any
 
 import pytest
+from tests.flavor.flavors import judge
 
 from earmark.core.fit.devices.offer import Offer, offered
 from earmark.core.fit.ground import DeviceStock
@@ -19,16 +19,6 @@ from earmark.core.model.exclusion import slot_table
 from earmark.core.model.ids import UnitId
 from earmark.core.model.request import DeviceRequest
 from earmark.core.model.topology import Device
-
-
-def checker(shared: Path) -> ModuleType:
-    """Return the judge of the oracle."""
-    spec = importlib.util.spec_from_file_location("fit_check", shared / "oracle" / "fit_check.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 def asking(shared: Path) -> Iterator[dict[str, Any]]:
@@ -72,7 +62,7 @@ def offer_of(case: dict[str, Any], guest: Any, judge: ModuleType) -> Offer:
 @pytest.mark.rule("P9", "P10", "P11", "P12", "P13", "P14", "P15")
 def test_wherever_devices_were_given_rightly_they_are_found(shared: Path) -> None:
     """On the cells of each valid placement devices are found, and the judge has nothing against them; a case without any is a no."""
-    judge = checker(shared)
+    judge = judge(shared)
     seen: Counter[str] = Counter()
     for case in asking(shared):
         try:
