@@ -11,7 +11,7 @@ from types import ModuleType
 from typing import Any
 
 import pytest
-from tests.flavor.flavors import judge
+from tests.flavor.flavors import judge as judge_of
 
 from earmark.core.fit.devices.offer import Offer, offered
 from earmark.core.fit.ground import DeviceStock
@@ -62,7 +62,7 @@ def offer_of(case: dict[str, Any], guest: Any, judge: ModuleType) -> Offer:
 @pytest.mark.rule("P9", "P10", "P11", "P12", "P13", "P14", "P15")
 def test_wherever_devices_were_given_rightly_they_are_found(shared: Path) -> None:
     """On the cells of each valid placement devices are found, and the judge has nothing against them; a case without any is a no."""
-    judge = judge(shared)
+    judge = judge_of(shared)
     seen: Counter[str] = Counter()
     for case in asking(shared):
         try:
