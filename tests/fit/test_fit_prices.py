@@ -88,3 +88,12 @@ def test_a_socket_is_worth_what_it_has_once() -> None:
     assert prices.refuted((), range(4), 1)
     assert prices.refuted((0,), (1,), 1)
     assert not prices.refuted((0,), (1, 2), 1)
+
+
+@pytest.mark.parametrize("sockets", [dict.fromkeys(range(32), 0) | {31: None}, {cell: cell for cell in range(32)}])
+def test_a_socket_tells_cells_apart_only_where_others_share_it(sockets: dict[int, int | None]) -> None:
+    """Cells whose sockets are not all known, or are alone on theirs, are alike: one of each kind is looked at, and the answer is found."""
+    offer = offered([DeviceRequest(kind="gpu", count=2, affinity="socket")], stock_of(gpus([1] * 32), sockets))
+    assert len({offer.kind_of(cell) for cell in range(32)}) == 1
+    shared = offered([DeviceRequest(kind="gpu", count=2, affinity="socket")], stock_of(gpus([1] * 4), {0: 0, 1: 0, 2: 1, 3: 1}))
+    assert len({shared.kind_of(cell) for cell in range(4)}) == 2

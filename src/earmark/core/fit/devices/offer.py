@@ -87,11 +87,12 @@ class Offer:
         return None if found is None else found.cost
 
     def kind_of(self, cell: int) -> Hashable:
-        """Return what two cells have in common that are interchangeable for `choose`: devices alike on the same socket."""
+        """Return what two cells have in common that are interchangeable for `choose`: devices alike, and the socket if others share it."""
         if self._kinds is None:
             self._kinds = _kinds(self.parts)
-        kind = self._kinds.get(cell, 0)
-        return (kind, self.sockets.get(cell)) if "socket" in self.policies else kind
+        kind, socket = self._kinds.get(cell, 0), self.sockets.get(cell)
+        several = "socket" in self.policies and self._by_socket and list(self.sockets.values()).count(socket) > 1
+        return (kind, socket) if several else kind
 
     def only(self, numbers: Sequence[int]) -> Offer:
         """Return the offer to some of the requests, by their numbers: nothing is matched again."""

@@ -84,7 +84,9 @@ class DeviceCheck:
     def __init__(self, requests: Sequence[DeviceRequest], stock: DeviceStock) -> None:
         self.requests = tuple(requests)
         self.stock = stock
-        self.sockets = stock.sockets if None not in stock.sockets.values() else {}
+        known = stock.sockets if None not in stock.sockets.values() else {}
+        sizes = Counter(known.values())
+        self.sockets = {cell: socket for cell, socket in known.items() if sizes[socket] > 1}  # alone on a socket: near or not at all
         self.by_socket = bool(self.sockets) and any(policy(request) == "socket" for request in requests)
         self.suited: dict[int, tuple[int, ...]] = {}
         for number, device in enumerate(stock.devices):
