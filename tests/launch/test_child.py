@@ -14,7 +14,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -44,6 +44,8 @@ class Runner:
 
     def __init__(self, mode: str, *command: str, **options: Any) -> None:
         source = str(Path(__file__).resolve().parents[2] / "src")
+        self.child = self.keeper = 0
+        options.setdefault("preexec_fn", as_at_a_terminal)
         self.process = subprocess.Popen(
             [sys.executable, "-c", RUNNER, mode, *command], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
             text=True, env={**os.environ, "PYTHONPATH": source}, **options,
@@ -52,9 +54,20 @@ class Runner:
         self.child, self.keeper = int(words[0]), int(words[1])
 
     def line(self) -> str:
-        """Return the next line of the output."""
+        """Return the next line of the output; a runner that says nothing for too long is ended."""
         assert self.process.stdout is not None
-        return str(self.process.stdout.readline()).rstrip("\n")
+        with self.bounded():
+            return str(self.process.stdout.readline()).rstrip("\n")
+
+    @contextmanager
+    def bounded(self) -> Iterator[None]:
+        """End all that this runner started if the block takes too long: what it reads from ends, too."""
+        timer = threading.Timer(3 * WAIT_S, self.kill)
+        timer.start()
+        try:
+            yield
+        finally:
+            timer.cancel()
 
     def ended(self) -> tuple[int, str]:
         """Return the exit status and the last line; what the runner said in its distress if it printed none.
@@ -65,22 +78,34 @@ class Runner:
         assert self.process.stdout is not None
         assert self.process.stderr is not None
         self.process.stdin.close()
-        out, err = self.process.stdout.read(), self.process.stderr.read()
+        with self.bounded():
+            out, err = self.process.stdout.read(), self.process.stderr.read()
         self.process.wait(timeout=WAIT_S)
         return self.process.returncode, out.splitlines()[-1] if out else err
 
-    def close(self) -> None:
-        """End all that this runner started: child and keeper by their numbers, while they are still ours."""
+    def kill(self) -> None:
+        """Kill the runner, the child and the keeper: these by their numbers, while they are still ours."""
         if self.process.poll() is None:
             self.process.kill()
+        for pid in filter(None, (self.child, self.keeper)):
+            if running(pid) and session_of(pid) == self.keeper:
+                os.kill(pid, signal.SIGKILL)
+
+    def close(self) -> None:
+        """End all that this runner started."""
+        self.kill()
         self.process.wait(timeout=WAIT_S)
         for stream in (self.process.stdin, self.process.stdout, self.process.stderr):
             if stream is not None:
                 with suppress(BrokenPipeError):  # what was never read
                     stream.close()
-        for pid in (self.child, self.keeper):
-            if running(pid) and session_of(pid) == self.keeper:
-                os.kill(pid, signal.SIGKILL)
+        self.kill()
+
+
+def as_at_a_terminal() -> None:
+    """Take the signals as a shell at a terminal gives them: the suite may run under nohup or in the background, where some are ignored."""
+    for number in (signal.SIGHUP, signal.SIGINT, signal.SIGQUIT):
+        signal.signal(number, signal.SIG_DFL)
 
 
 def session_of(pid: int) -> int | None:
