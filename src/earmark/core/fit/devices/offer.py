@@ -51,6 +51,7 @@ class Offer:
         self.useful = frozenset(there | {cell for cell, socket in stock.sockets.items() if socket in near and self._by_socket})
         self.tally = Tally()
         """How many picks were weighed so far."""
+        self._subsets: dict[tuple[int, ...], Offer] = {}
         self._kinds: dict[int, Hashable] | None = None
         self._possible: dict[frozenset[int] | None, bool] = {}
         self._known: dict[frozenset[int] | None, Choice | None] = {}
@@ -95,10 +96,14 @@ class Offer:
         return (kind, socket) if several else kind
 
     def only(self, numbers: Sequence[int]) -> Offer:
-        """Return the offer to some of the requests, by their numbers: nothing is matched again."""
+        """Return the offer to some of the requests, by their numbers: nothing is matched again, what was found out of them is known."""
+        if tuple(numbers) == tuple(range(len(self.requests))):
+            return self
+        if tuple(numbers) in self._subsets:
+            return self._subsets[tuple(numbers)]
         masks = [sum(1 << place for place, number in enumerate(numbers) if pool.mask >> number & 1) for pool in self._pools]
         pools = tuple(pool._replace(mask=mask) for pool, mask in zip(self._pools, masks, strict=True))
-        return Offer([self.requests[number] for number in numbers], self.stock, pools)
+        return self._subsets.setdefault(tuple(numbers), Offer([self.requests[number] for number in numbers], self.stock, pools))
 
     def reasons(self, cells: frozenset[int] | None) -> list[Reason]:
         """Return why `choose` answers None for a guest on some cells: short, affinity or excluded, with numbers."""

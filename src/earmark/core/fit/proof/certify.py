@@ -98,12 +98,15 @@ def _together(certificate: Certificate, guest: Guest | None, ground: Ground, req
         if len(set(named)) != len(named):
             yield "a requirement is named twice"
         return
-    if possible(*limited(guest, ground, requests, named)):
+    question = limited(guest, ground, requests, named)
+    devices = DeviceCheck(question[-1], ground.stock)
+    if possible(*question, devices):
         yield "the requirements can all be met at once"
     kinds = {f"cell:{need.number}": need.kind for need in guest.cells} if guest is not None else {}
     alike = {kinds.get(name, name): name for name in reversed(named)}  # without one guest cell or an equal one: the same question
     for name in alike.values():
-        if not possible(*limited(guest, ground, requests, [other for other in named if other != name])):
+        less = limited(guest, ground, requests, [other for other in named if other != name])
+        if not possible(*less, devices if less[-1] == question[-1] else None):
             yield f"without {name} the others cannot be met either"
 
 
@@ -206,9 +209,12 @@ def _shares(count: int, leaving: int, cell: HostCell, guest: Guest, ground: Grou
 # --- all of them at once ------------------------------------------------------------------------------------------------------------
 
 
-def possible(guest: Guest | None, ground: Ground, requests: Sequence[DeviceRequest] = ()) -> bool:
-    """Say whether a guest with its devices has any placement. Raises TooLarge where that is not found out within the bounds."""
-    devices = DeviceCheck(requests, ground.stock)
+def possible(guest: Guest | None, ground: Ground, requests: Sequence[DeviceRequest] = (), devices: DeviceCheck | None = None) -> bool:
+    """Say whether a guest with its devices has any placement. Raises TooLarge where that is not found out within the bounds.
+
+    `devices` is the check of these requests of another question to the same stock: what it found out of sets of cells is known here, too.
+    """
+    devices = devices or DeviceCheck(requests, ground.stock)
     if guest is None:
         return devices.enough(None)
     if len(ground.cells) > HOSTS_MAX:
@@ -226,11 +232,10 @@ class _Left(NamedTuple):
 
 
 class _Notes(NamedTuple):
-    """What one search remembers: what led nowhere, which counts have host cells, which sets of cells suffice; and the steps it has left."""
+    """What one search remembers: what led nowhere, which counts have host cells; and the steps it has left."""
 
     failed: dict[object, list[Cost]]
     servable: dict[tuple[int, tuple[int, ...]], bool]
-    near: dict[object, bool]
     steps: Iterator[int]
 
 
@@ -253,7 +258,7 @@ class _Placing:
 
     def found(self) -> bool:
         """Say whether there is a placement: the cheapest ones first, which prove a no where they take too much and a yes where they suffice."""
-        notes = _Notes({}, {}, {}, iter(range(STEPS_MAX)))
+        notes = _Notes({}, {}, iter(range(STEPS_MAX)))
         for pick in (_leaving_of, _ordinary_of):
             taken = cheapest([[None if pair is None else pick(pair) for pair in row] for row in self.costs], self.counts)
             if taken is None:
@@ -263,7 +268,7 @@ class _Placing:
             if not self._within(leaving if pick is _leaving_of else 0, ordinary if pick is _ordinary_of else 0):
                 return False
             used = frozenset(self.hosts[host].id for host in taken) & self.matters
-            if self._within(leaving, ordinary) and self._near(used, notes):
+            if self._within(leaving, ordinary) and self._near(used):
                 return True
         if self.ground.leaving_max is None and self.ground.ordinary_max is None:
             return self._by_sets(notes)
@@ -279,7 +284,7 @@ class _Placing:
         ]
         networks = [Need(1, 0, dict.fromkeys(cells, 1), {}) for _, cells in self.ground.networks if cells]
         sets = CellSets(able, self.counts, networks, self.devices, len(self.devices.requests))
-        found = sets.found(lambda used: self._near(used, notes, sets.weights), notes.steps)
+        found = sets.found(lambda used: self._near(used, sets.weights), notes.steps)
         if found is None:
             raise TooLarge(f"more than {STEPS_MAX} sets of cells")
         return found
@@ -290,10 +295,10 @@ class _Placing:
     def _from(self, index: int, left: _Left, notes: _Notes) -> bool:
         """Say whether the guest cells that are left can lie on the host cells from `index` on."""
         if not any(left.counts):
-            return self._within(left.leaving, left.ordinary) and self._near(left.used, notes)
+            return self._within(left.leaving, left.ordinary) and self._near(left.used)
         if not self._hopeful(index, left, notes):
             return False
-        key = (index, left.counts, self._key(left.used, notes))
+        key = (index, left.counts, self._key(left.used))
         cost = Cost(left.leaving, left.ordinary)
         if any(known.leaving <= cost.leaving and known.ordinary <= cost.ordinary for known in notes.failed.get(key, ())):
             return False
@@ -311,23 +316,21 @@ class _Placing:
         notes.failed.setdefault(key, []).append(cost)
         return False
 
-    def _near(self, used: frozenset[int], notes: _Notes, weights: Sequence[Sequence[int]] = ()) -> bool:
+    def _near(self, used: frozenset[int], weights: Sequence[Sequence[int]] = ()) -> bool:
         """Say whether some cells have the networks and the devices."""
         if any(cells and cells.isdisjoint(used) for _, cells in self.ground.networks):
             return False
-        form = self.devices.form(used)
-        known = notes.near.get(form)
-        return notes.near.setdefault(form, self.devices.enough(used, weights)) if known is None else known
+        return self.devices.suffices(used, weights)
 
-    def _key(self, used: frozenset[int], notes: _Notes) -> object:
+    def _key(self, used: frozenset[int]) -> object:
         """Return all that matters of the cells used: nothing, once networks and devices are there."""
-        if self._near(used, notes):
+        if self._near(used):
             return None
         return tuple(bool(cells & used) for _, cells in self.ground.networks), self.devices.form(used)
 
     def _hopeful(self, index: int, left: _Left, notes: _Notes) -> bool:
         """Say whether nothing yet forbids that the rest can be placed: each limit taken alone."""
-        if not self._matched(index, left.counts, notes) or not self._near(left.used | self.rest[index], notes):
+        if not self._matched(index, left.counts, notes) or not self._near(left.used | self.rest[index]):
             return False
         leaving, ordinary = left.leaving, left.ordinary
         if self.ground.leaving_max is None and self.ground.ordinary_max is None:

@@ -142,30 +142,44 @@ class CellSets:
             for one in left:
                 kinds[one.socket] = kinds.get(one.socket, frozenset()) | one.kinds
         most = self._most(need, used, (), 0)
-        chosen = [one.kinds for one in used]
+        seats = Seats(self.counts)
+        taken = sum(seats.take(one.kinds) for one in used)
         for gain, one in self._gains(need, used, left):
             serving = one.kinds if one.socket is None else kinds.get(one.socket, one.kinds)
-            if most >= need.asked or len(chosen) == self.room:
+            if most >= need.asked or taken == self.room:
                 break
-            if self.matched([*chosen, serving]):
-                chosen.append(serving)
+            if seats.take(serving):
+                taken += 1
                 most += gain
         return most
 
     def matched(self, cells: Sequence[frozenset[int]]) -> bool:
         """Say whether some host cells can all be used at once, given the kinds of guest cells that each can serve."""
-        taken: list[list[int]] = [[] for _ in self.counts]
+        seats = Seats(self.counts)
+        return all(seats.take(kinds) for kinds in cells)
 
-        def placed(cell: int, seen: set[int]) -> bool:
-            for kind in sorted(cells[cell] - seen):
-                seen.add(kind)
-                if len(taken[kind]) < self.counts[kind]:
-                    taken[kind].append(cell)
+
+class Seats:
+    """Host cells that are all used at once, each by a guest cell of a kind that it can serve; `counts` are the guest cells of each kind."""
+
+    def __init__(self, counts: Sequence[int]) -> None:
+        self._counts = counts
+        self._taken: list[list[frozenset[int]]] = [[] for _ in counts]
+
+    def take(self, kinds: frozenset[int]) -> bool:
+        """Seat one more host cell, if need be by moving others; if that cannot be, nothing has changed."""
+        return self._take(kinds, set())
+
+    def _take(self, kinds: frozenset[int], seen: set[int]) -> bool:
+        fresh = sorted(kinds - seen)
+        for kind in fresh:
+            if len(self._taken[kind]) < self._counts[kind]:
+                self._taken[kind].append(kinds)
+                return True
+        for kind in fresh:
+            seen.add(kind)
+            for place, other in enumerate(self._taken[kind]):
+                if self._take(other, seen):
+                    self._taken[kind][place] = kinds
                     return True
-                for place, other in enumerate(taken[kind]):
-                    if placed(other, seen):
-                        taken[kind][place] = cell
-                        return True
-            return False
-
-        return all(placed(cell, set()) for cell in range(len(cells)))
+        return False

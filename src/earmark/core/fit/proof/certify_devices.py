@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import combinations
+from operator import mul
 
 from earmark.core.fit.ground import DeviceStock
 from earmark.core.fit.proof.certify_cells import Need
@@ -25,6 +26,8 @@ ALL = 1000
 
 Lacking = tuple[int, ...]
 """How many devices each request still lacks."""
+Look = tuple[bool, tuple[tuple[int, ...], ...]]
+"""Whether the first device of a group excludes each of the others; then, for each device, the requests that may have it."""
 
 
 class TooLarge(Exception):
@@ -59,8 +62,8 @@ def _facts(device: Device, stock: DeviceStock) -> dict[str, str]:
     """Return all that an alternative can name of a device, in lower case."""
     anchor = device.address
     if device.parent is not None:
-        above = {other.unit: other.address for other in stock.devices}
-        anchor = stock.addresses.get(device.parent) or above.get(device.parent) or device.parent.removeprefix("pci:")
+        above = (other.address for other in stock.devices if other.unit == device.parent)
+        anchor = stock.addresses.get(device.parent) or next(above, None) or device.parent.removeprefix("pci:")
     facts = {"live_migratable": "true"} if device.live_migratable else {}
     facts |= {"profile": device.profile.lower()} if device.profile is not None else {}
     facts |= {key: value.lower() for key, value in device.tags}
@@ -78,7 +81,7 @@ def policy(request: DeviceRequest) -> str:
 class DeviceCheck:
     """The requests of one guest and the devices that answer any of them.
 
-    `relevant` are the cells that matter to whether there are enough.
+    `relevant` are the cells that matter to whether there are enough, `known` what was found out of sets of cells, by their form.
     """
 
     def __init__(self, requests: Sequence[DeviceRequest], stock: DeviceStock) -> None:
@@ -96,13 +99,16 @@ class DeviceCheck:
         self.slots = {number: frozenset(stock.slots.get(unit := stock.devices[number].unit) or (Slot(unit),)) for number in self.suited}
         self.linked = [index for index, request in enumerate(requests) if request.linked and request.count > 1]
         self.parts = self._parts()
+        self.stars = frozenset(part[0] for part in self.parts if self._is_star(part))
         self.groups = list(self._groups())
         self.reach = {
             place: {number: [index for index in suited if self._reaches(number, index, place)] for number, suited in self.suited.items()}
             for place in ("far", "socket", "near")
         }
+        self.looks = [(cell, {place: self._look(group, reach) for place, reach in self.reach.items()}) for group, cell in self.groups]
         self.forms = self._forms()
         self.relevant = frozenset(self.forms)
+        self.known: dict[object, bool] = {}
 
     def enough(self, cells: frozenset[int] | None, weights: Sequence[Sequence[int]] = ()) -> bool:
         """Say whether there are devices for all requests of a guest on exactly these cells (None: a guest without cells).
@@ -112,6 +118,12 @@ class DeviceCheck:
         allowed = {number: tuple(index for index in suited if self._near(number, index, cells)) for number, suited in self.suited.items()}
         return any(self._served(allowed, spent, weights) for spent in self._links(allowed, {}, self.linked))
 
+    def suffices(self, cells: frozenset[int], weights: Sequence[Sequence[int]] = ()) -> bool:
+        """Say `enough` of some cells, and remember it for all of equal form."""
+        form = self.form(cells)
+        known = self.known.get(form)
+        return self.known.setdefault(form, self.enough(cells, weights)) if known is None else known
+
     def form(self, cells: frozenset[int]) -> object:
         """Return all that matters of some cells: those of equal form have enough devices or not alike."""
         most = sum(request.count for request in self.requests)
@@ -120,9 +132,10 @@ class DeviceCheck:
 
     def need(self, weights: Sequence[int]) -> Need:
         """Return what all requests ask for, each device counted by a weight of its request, and the most that could be theirs (links left out)."""
+        worth = {look: self._value(look, weights) for look in {look for _, looks in self.looks for look in looks.values()}}
         anywhere, cells, sockets = 0, Counter[int](), Counter[int]()
-        for group, cell in self.groups:
-            far, socket, near = (self._value(group, weights, self.reach[place]) for place in ("far", "socket", "near"))
+        for cell, looks in self.looks:
+            far, socket, near = (worth[looks[place]] for place in ("far", "socket", "near"))
             known = cell is not None and cell in self.sockets
             anywhere += far
             if cell is not None:
@@ -134,36 +147,45 @@ class DeviceCheck:
     def lacking(self, weights: Sequence[int], used: frozenset[int]) -> Lacking:
         """Return what each request lacks (less than nothing: it has too many) if devices go where they weigh most."""
         near = {self.sockets[cell] for cell in used if cell in self.sockets}
-        given = Counter[int]()
-        for group, cell in self.groups:
+        seen = Counter[Look]()
+        for cell, looks in self.looks:
             by = cell is not None and cell in self.sockets and self.sockets[cell] in near
-            given.update(self._sold(group, weights, self.reach["near" if cell in used else "socket" if by else "far"]))
-        return tuple(request.count - given[index] for index, request in enumerate(self.requests))
+            seen[looks["near" if cell in used else "socket" if by else "far"]] += 1
+        lacking = [request.count for request in self.requests]
+        for look, times in seen.items():
+            for index, count in self._sold(look, weights).items():
+                lacking[index] -= count * times
+        return tuple(lacking)
 
-    def _sold(self, group: Sequence[int], weights: Sequence[int], allowed: Mapping[int, Sequence[int]]) -> Counter[int]:
+    def _look(self, group: Sequence[int], allowed: Mapping[int, Sequence[int]]) -> Look:
+        """Return all that matters of a group where some requests may have its devices."""
+        return len(group) > 1 and group[0] in self.stars, tuple(tuple(allowed[number]) for number in group)
+
+    def _sold(self, look: Look, weights: Sequence[int]) -> Counter[int]:
         """Return how many devices of a group each request gets where they weigh most: the first, or the others that it excludes."""
+        star, group = look
         sold = []
-        for number in group:
-            asking = allowed[number]
+        for asking in group:
             ways = [Counter((index,)) for index in asking] + [Counter(index for index in asking if self.requests[index].share is not None)]
             sold.append(max(ways, key=lambda way: _worth(way, weights)))
-        if self._is_star(group):
+        if star:
             return max(sold[0], sum(sold[1:], Counter[int]()), key=lambda way: _worth(way, weights))
         return sum(sold, Counter[int]())
 
-    def _value(self, group: Sequence[int], weights: Sequence[int], allowed: Mapping[int, Sequence[int]]) -> int:
+    def _value(self, look: Look, weights: Sequence[int]) -> int:
         """Return the most that the devices of a group weigh: the first, or the others that it excludes."""
+        star, group = look
         worths = []
-        for number in group:
-            alone = max((weights[index] for index in allowed[number]), default=0)
-            shared = sum(weights[index] for index in allowed[number] if self.requests[index].share is not None)
+        for asking in group:
+            alone = max((weights[index] for index in asking), default=0)
+            shared = sum(weights[index] for index in asking if self.requests[index].share is not None)
             worths.append(max(alone, shared))
-        return max(worths[0], sum(worths[1:])) if self._is_star(group) else sum(worths)
+        return max(worths[0], sum(worths[1:])) if star else sum(worths)
 
     def _is_star(self, group: Sequence[int]) -> bool:
         """Say whether the first device of a group excludes each of the others."""
         first = self.slots[group[0]]
-        return len(group) > 1 and all(not first.isdisjoint(self.slots[other]) for other in group[1:])
+        return all(not first.isdisjoint(self.slots[other]) for other in group[1:])
 
     def _reaches(self, number: int, index: int, place: str) -> bool:
         wanted = policy(self.requests[index])
@@ -278,12 +300,17 @@ class DeviceCheck:
         """Say whether the other requests can be served beside what is spent."""
         lacking = tuple(0 if index in self.linked else request.count for index, request in enumerate(self.requests))
         ways = {lacking}
-        worths = [[self._value(part, weighing, allowed) for weighing in weights] for part in self.parts]
+        looks = [self._look(part, allowed) for part in self.parts]
+        known = {look: [self._value(look, weighing) for weighing in weights] for look in dict.fromkeys(looks)}
+        worths = [known[look] for look in looks]
         rests = [sum(worth) for worth in zip(*worths, strict=True)]
         alike: Counter[object] = Counter()
         for part, worth in zip(self.parts, worths, strict=True):
-            ways = {way for way in ways if all(_sum(way, weighing) <= rest for weighing, rest in zip(weights, rests, strict=True))}
+            for weighing, rest in zip(weights, rests, strict=True):
+                ways = {way for way in ways if _sum(way, weighing) <= rest}
             rests = [rest - some for rest, some in zip(rests, worth, strict=True)]
+            if not any(allowed[number] for number in part):
+                continue
             if len(part) == 1 and not self.stock.devices[part[0]].shares:
                 if part[0] in spent:
                     continue
@@ -320,9 +347,11 @@ class DeviceCheck:
         """Yield what is lacking after each way to give one device: to one request, or shares of it to several."""
         left = self._left(number) - spent.get(number, 0)
         wanting = [index for index in asking if way[index]]
-        sharing = [(index, share) for index in wanting if (share := self.requests[index].share) is not None]
         if left == ALL:
-            yield from (_less(way, (index,)) for index in wanting if self.requests[index].share is None)
+            yield from ((*way[:index], way[index] - 1, *way[index + 1 :]) for index in wanting if self.requests[index].share is None)
+        if not self.stock.devices[number].shares:
+            return
+        sharing = [(index, share) for index in wanting if (share := self.requests[index].share) is not None]
         for size in range(1, len(sharing) + 1):
             for some in combinations(sharing, size):
                 if sum(share for _, share in some) <= left:
@@ -345,7 +374,7 @@ def _worth(given: Mapping[int, int], weights: Sequence[int]) -> int:
 
 
 def _sum(way: Lacking, weights: Sequence[int]) -> int:
-    return sum(count * weight for count, weight in zip(way, weights, strict=True))
+    return sum(map(mul, way, weights))
 
 
 def _less(way: Lacking, given: Sequence[int]) -> Lacking:

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from operator import mul
 from typing import NamedTuple
 
 from earmark.core.fit.devices.match import ALLOWED, FAR, NEAR, NO_CELL_KNOWN, SAME_SOCKET
@@ -29,13 +30,27 @@ Group = tuple[int, int, int | None]
 """Devices that are alike: the bits of the requests that they answer, how many there are, thousandths that are left (None: not shared)."""
 Shape = tuple[tuple[Group, ...], tuple[Group, ...]]
 """A parent and its children, of which either the first or the second can be given; where there is no parent the first is empty."""
+Bought = tuple[int, ...]
+"""How many devices each request buys."""
+Sale = tuple[Bought, ...]
+"""What can be sold of some devices: to a parent's buyers, or to its children's."""
+
+
+class Goods(NamedTuple):
+    """The devices on one cell (None: on none that is known) that sell alike, and how they sell from far, from the same socket and near."""
+
+    cell: int | None
+    times: int
+    far: Sale
+    socket: Sale
+    near: Sale
 
 
 class Priced(NamedTuple):
     """What things are worth at some prices.
 
     `asked` is all that is wanted, `base` what is there wherever the guest lies, `extra` what a cell adds on top of what its socket adds,
-    `sold` what is paid, and how many devices each request buys, by shape and place.
+    `goods` all that can be sold where requests pay in the order of these prices, `bought` how it is sold at most.
     """
 
     prices: tuple[int, ...]
@@ -43,7 +58,8 @@ class Priced(NamedTuple):
     base: int
     extra: Mapping[int, int]
     sockets: Mapping[int | None, int]
-    sold: Mapping[tuple[Shape, int], tuple[int, Sequence[int]]]
+    goods: Sequence[Goods]
+    bought: Mapping[Sale, Bought]
 
 
 class Seats:
@@ -90,7 +106,9 @@ class Prices:
         self._columns, self._kinds = columns, tuple(kinds)
         self._counts = [request.count for request in offer.requests]
         self._shares = [request.share or WHOLE for request in offer.requests]
-        self._sockets = offer.sockets if None not in offer.sockets.values() else {}
+        self._sockets: dict[int | None, int] = {cell: socket for cell, socket in offer.sockets.items() if socket is not None}
+        if len(self._sockets) < len(offer.sockets):
+            self._sockets = {}
         self._near_enough = [
             sum(1 << number for number, policy in enumerate(offer.policies) if place in ALLOWED[policy])
             for place in (NEAR, SAME_SOCKET, NO_CELL_KNOWN, FAR)
@@ -98,6 +116,7 @@ class Prices:
         self._there: Counter[tuple[Shape, int | None]] = Counter()
         for part in offer.parts:
             self._there.update(_shapes(part))
+        self._goods: dict[tuple[int, ...], tuple[Sequence[Goods], Iterable[Sale]]] = {}
         self.kept = [self._priced((SCALE,) * len(self._counts))]
 
     def refuted(self, chosen: Sequence[int], left: Sequence[int], room: int, *, steps: int = LATER_STEPS) -> bool:
@@ -133,30 +152,41 @@ class Prices:
 
     def _priced(self, prices: tuple[int, ...]) -> Priced:
         """Return what things are worth at some prices."""
+        goods, sales = self._sold(tuple(sorted(range(len(prices)), key=lambda number: -prices[number])))
+        bought: dict[Sale, Bought] = {}
+        worth: dict[Sale, int] = {}
+        for sale in sales:
+            worth[sale], bought[sale] = max((sum(map(mul, way, prices)), way) for way in sale)
         base = 0
         extra: Counter[int] = Counter()
         sockets: Counter[int | None] = Counter()
-        order = sorted(range(len(prices)), key=lambda number: -prices[number])
-        sold: dict[tuple[Shape, int], tuple[int, Sequence[int]]] = {}
-        for (shape, cell), times in self._there.items():
-            values = []
-            for place in (NO_CELL_KNOWN,) if cell is None else (FAR, SAME_SOCKET, NEAR):
-                known = sold.get((shape, place))
-                if known is None:
-                    known = sold[shape, place] = max(self._bought(groups, place, prices, order) for groups in shape)
-                values.append(known[0] * times)
-            base += values[0]
+        for cell, times, far, socket, near in goods:
+            base += worth[far] * times
             if cell is not None:
-                near = values[1] if cell in self._sockets else values[0]
-                extra[cell] += values[2] - near
-                if near > values[0]:
-                    sockets[self._sockets[cell]] += near - values[0]
-        asked = sum(price * count for price, count in zip(prices, self._counts, strict=True))
-        return Priced(prices, asked, base, extra, sockets, sold)
+                extra[cell] += (worth[near] - worth[socket]) * times
+                if worth[socket] > worth[far]:
+                    sockets[self._sockets[cell]] += (worth[socket] - worth[far]) * times
+        return Priced(prices, sum(map(mul, prices, self._counts)), base, extra, sockets, goods, bought)
 
-    def _bought(self, groups: Iterable[Group], place: int, prices: Sequence[int], order: Sequence[int]) -> tuple[int, Sequence[int]]:
-        """Return what is paid and how many devices each request buys, each group sold by itself to those who pay most."""
-        bought = [0] * len(prices)
+    def _sold(self, order: tuple[int, ...]) -> tuple[Sequence[Goods], Iterable[Sale]]:
+        """Return what can be sold where requests pay in some order, and the different sales among it."""
+        known = self._goods.get(order)
+        if known is None:
+            sale = {
+                (shape, place): tuple(dict.fromkeys(self._bought(groups, place, order) for groups in shape))
+                for shape in {shape for shape, _ in self._there}
+                for place in (NEAR, SAME_SOCKET, NO_CELL_KNOWN, FAR)
+            }
+            goods = []
+            for (shape, cell), times in self._there.items():
+                far = sale[shape, NO_CELL_KNOWN if cell is None else FAR]
+                goods.append(Goods(cell, times, far, sale[shape, SAME_SOCKET] if cell in self._sockets else far, sale[shape, NEAR]))
+            known = self._goods[order] = goods, frozenset(sale.values())
+        return known
+
+    def _bought(self, groups: Iterable[Group], place: int, order: Iterable[int]) -> Bought:
+        """Return how many devices each request buys, each group sold by itself to those who pay most."""
+        bought = [0] * len(self._counts)
         for mask, there, left in groups:
             buyers, count = mask & self._near_enough[place], there
             for number in order if buyers else ():
@@ -164,11 +194,11 @@ class Prices:
                     amount = min(count if left is None else left // self._shares[number], self._counts[number], there)
                     bought[number] += amount
                     count -= amount
-        return sum(amount * price for amount, price in zip(bought, prices, strict=True)), bought
+        return tuple(bought)
 
     def _most(self, priced: Priced, chosen: Sequence[int], left: Sequence[int], room: int) -> tuple[int, list[int]]:
         """Return the most that some cells and so many of those that are left are worth, and the cells that are."""
-        touched = {self._sockets[cell] for cell in chosen if cell in self._sockets}
+        touched: set[int | None] = {self._sockets[cell] for cell in chosen if cell in self._sockets}
         worth = priced.base + sum(priced.extra[cell] for cell in chosen) + sum(priced.sockets.get(each, 0) for each in touched)
         best = sorted(left, key=lambda cell: -priced.extra[cell])
         seated = self._seated(chosen, best, room)
@@ -201,17 +231,14 @@ class Prices:
 
     def _short(self, priced: Priced, cells: Iterable[int]) -> list[int]:
         """Return how many devices each request is short of if each is sold at some prices; less than none: so many are left over."""
-        short = list(self._counts)
         there = frozenset(cells)
-        near = {self._sockets[cell] for cell in there if cell in self._sockets}
-        for (shape, cell), times in self._there.items():
-            if cell is None:
-                place = NO_CELL_KNOWN
-            elif cell in there:
-                place = NEAR
-            else:
-                place = SAME_SOCKET if cell in self._sockets and self._sockets[cell] in near else FAR
-            for request, amount in enumerate(priced.sold[shape, place][1]):
+        touched = {self._sockets[cell] for cell in there if cell in self._sockets}
+        sold: Counter[Sale] = Counter()
+        for cell, times, far, socket, near in priced.goods:
+            sold[near if cell in there else socket if self._sockets.get(cell) in touched else far] += times
+        short = list(self._counts)
+        for sale, times in sold.items():
+            for request, amount in enumerate(priced.bought[sale]):
                 short[request] -= amount * times
         return short
 
