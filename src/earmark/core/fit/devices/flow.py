@@ -220,21 +220,19 @@ def _path(start: int, kinds: Sequence[Costs], left: Sequence[int], given: Sequen
     changed = [start]
     while changed:
         one = changed.pop(0)
-        for kind, costs in enumerate(kinds):
-            price = costs[one]
-            if price is None:
-                continue
-            for other, has in enumerate(given):
-                saved = costs[other]
-                if other != one and kind in has and saved is not None and cost[one] + price - saved < cost[other]:
+        for other, has in enumerate(given):
+            for kind in has if other != one else ():
+                price, saved = kinds[kind][one], kinds[kind][other]
+                if price is not None and saved is not None and cost[one] + price - saved < cost[other]:
                     cost[other] = cost[one] + price - saved
                     before[other] = (one, kind)
                     changed.append(other)
     best: tuple[int, int, int] | None = None
+    open_kinds = [kind for kind, count in enumerate(left) if count]
     for one, so_far in enumerate(cost):
-        for kind, costs in enumerate(kinds):
-            price = costs[one]
-            if so_far < far and left[kind] and price is not None and (best is None or so_far + price < best[0]):
+        for kind in open_kinds if so_far < far else ():
+            price = kinds[kind][one]
+            if price is not None and (best is None or so_far + price < best[0]):
                 best = (so_far + price, one, kind)
     if best is None:
         return far, None, -1

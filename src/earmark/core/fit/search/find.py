@@ -106,12 +106,12 @@ def _list(numbers: Iterable[int]) -> str:
 
 def _together(guest: Guest, ground: Ground, offer: Offer | None) -> Refusal:
     """Refuse requirements of which each could be met: leave out one after the other until none can be left out."""
-    names = [
-        *(f"cell:{need.number}" for need in guest.cells if not need.waived),
+    names = [  # those are left out first without which the question is easier
+        *(f"device:{number}" for number in range(len(offer.requests) if offer else 0)),
         *(f"network:{name}" for name, cells in ground.networks if cells),
         *(("cpus",) if ground.leaving_max is not None else ()),
         *(("memory",) if ground.ordinary_max is not None else ()),
-        *(f"device:{number}" for number in range(len(offer.requests) if offer else 0)),
+        *(f"cell:{need.number}" for need in guest.cells if not need.waived),
     ]
     kinds = {f"cell:{need.number}": need.kind for need in guest.cells}
     kept = tuple(name for name in names if name not in kinds)
@@ -130,6 +130,7 @@ def _together(guest: Guest, ground: Ground, offer: Offer | None) -> Refusal:
         elif kind is not None:
             needed.add(kind)
         proven = proven and not isinstance(answer, Undecided)
+    kept = tuple(sorted(kept, key=lambda name: (name not in kinds, names.index(name))))
     certificate = Certificate(kind="together", requirements=kept) if proven else None
     return Refusal(reasons=tuple(_reasons(guest, ground, offer, kept)), certificate=certificate)
 

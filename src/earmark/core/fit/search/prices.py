@@ -25,6 +25,9 @@ SCALE = 1 << 20
 KEPT_MAX = 8
 """So many lists of prices are tried before new ones are sought."""
 LATER_STEPS = 6
+"""So many new prices are sought in each later question."""
+PATIENCE = 32
+"""Where so many questions with the same number of further cells needed new prices and none was found that helps, none are sought."""
 
 Group = tuple[int, int, int | None]
 """Devices that are alike: the bits of the requests that they answer, how many there are, thousandths that are left (None: not shared)."""
@@ -117,7 +120,9 @@ class Prices:
         for part in offer.parts:
             self._there.update(_shapes(part))
         self._goods: dict[tuple[int, ...], tuple[Sequence[Goods], Iterable[Sale]]] = {}
+        self._fruitless: Counter[int] = Counter()
         self.kept = [self._priced((SCALE,) * len(self._counts))]
+        self._each = [self._priced(tuple(SCALE * (one == other) for other in range(len(self._counts)))) for one in range(len(self._counts))]
 
     def refuted(self, chosen: Sequence[int], left: Sequence[int], room: int, *, steps: int = LATER_STEPS) -> bool:
         """Say whether some cells and so many of those that are left are shown not to have the devices; no is no answer."""
@@ -126,10 +131,11 @@ class Prices:
                 self.kept.insert(0, self.kept.pop(place))
                 return True
         priced = self.kept[0]
-        for _ in range(steps):
+        for _ in range(steps if self._fruitless[room] < PATIENCE else 0):
             worth, cells = self._most(priced, chosen, left, room)
             if worth < priced.asked:
                 self.kept = [priced, *self.kept[: KEPT_MAX - 1]]
+                self._fruitless[room] = 0
                 return True
             short = self._short(priced, cells)
             square = sum(each * each for each in short)
@@ -141,6 +147,7 @@ class Prices:
             if not top:
                 return False
             priced = self._priced(tuple(price * SCALE // top for price in moved))
+        self._fruitless[room] += 1
         return False
 
     def worths(self, chosen: Sequence[int], left: Sequence[int]) -> dict[int, int]:
@@ -149,6 +156,18 @@ class Prices:
         touched = {self._sockets.get(cell) for cell in chosen}
         fresh = {socket: bonus for socket, bonus in priced.sockets.items() if socket not in touched}
         return {cell: priced.extra[cell] + fresh.get(self._sockets.get(cell), 0) for cell in left}
+
+    def helpful(self, chosen: Sequence[int], left: Iterable[int], room: int) -> list[int]:
+        """Return those that are left of which each, with the best others that there is room for, is not shown to be too little."""
+        touched: set[int | None] = {self._sockets[cell] for cell in chosen if cell in self._sockets}
+        for priced in (*self._each, *self.kept):
+            lacking = priced.asked - priced.base - sum(priced.extra[cell] for cell in chosen)
+            lacking -= sum(priced.sockets.get(socket, 0) for socket in touched)
+            fresh = {socket: bonus for socket, bonus in priced.sockets.items() if socket not in touched}
+            gains = {cell: priced.extra[cell] + fresh.get(self._sockets.get(cell), 0) for cell in left}
+            lacking -= sum(sorted(gains.values(), reverse=True)[: room - 1])
+            left = [cell for cell, gain in gains.items() if gain >= lacking]
+        return list(left)
 
     def _priced(self, prices: tuple[int, ...]) -> Priced:
         """Return what things are worth at some prices."""

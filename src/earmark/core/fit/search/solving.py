@@ -8,7 +8,7 @@ matter, each step pruned by what all that are left could give. A search that rea
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 from earmark.core.fit.ground import DeviceStock, Ground, HostCell, PageOffer
@@ -22,7 +22,7 @@ from earmark.core.model.request import DeviceRequest
 from earmark.core.model.topology import Device
 
 if TYPE_CHECKING:
-    from earmark.core.fit.devices.offer import Offer
+    from earmark.core.fit.devices.offer import Chosen, Offer
     from earmark.core.fit.search.prices import Prices
 
 FIRST_STEPS = 60
@@ -101,7 +101,7 @@ def _offer(requests: Sequence[DeviceRequest], stock: DeviceStock) -> Offer | Non
 def solve(problem: Problem, *, ranked: bool = True) -> Found | Impossible | Undecided:
     """Return the best placement, or that there is none, or that the bound was reached.
 
-    Not `ranked`: any placement will do, and its CPUs are not chosen; that there is one is all that is asked.
+    Not `ranked`: any placement will do, and its CPUs and devices are not chosen; that there is one is all that is asked.
     """
     fair = matching(problem.rows)
     if isinstance(fair, Hall):
@@ -170,7 +170,10 @@ def _afforded(problem: Problem, ranking: Ranking, hosts: Sequence[int]) -> Found
     offers = _offers(problem, options)
     if offers is None:
         return None
-    devices = problem.offer.choose(_ids(problem, hosts)) if problem.offer else ()
+    devices: Chosen | None = ()
+    if problem.offer is not None:
+        there = _ids(problem, hosts)
+        devices = problem.offer.choose(there) if ranking.ranked else () if problem.offer.possible(there) else None
     if devices is None:
         return None
     placed = tuple(
@@ -298,7 +301,8 @@ def _anchors(problem: Problem, steps: Steps) -> Iterator[int]:
     if prices is not None and prices.refuted((), [ground.cells[host].id for host in hosts], len(problem.rows), steps=FIRST_STEPS):
         return
     hosts.sort(key=lambda host: (problem.nearby.misses(ground.cells[host].id), host))
-    yield from _more_anchors(problem, prices, 0, hosts, steps)
+    kinds = {host: _kind(problem, host) for host in hosts}
+    yield from _more_anchors(problem, prices, 0, hosts, kinds, steps)
 
 
 def _prices(problem: Problem) -> Prices | None:
@@ -314,29 +318,33 @@ def _prices(problem: Problem) -> Prices | None:
     return Prices(problem.offer, columns, tuple(rows.values()))
 
 
-def _more_anchors(problem: Problem, prices: Prices | None, chosen: int, left: Sequence[int], steps: Steps) -> Iterator[int]:
-    there = [problem.ground.cells[host].id for host in iterate(chosen)]
+def _more_anchors(
+    problem: Problem, prices: Prices | None, chosen: int, left: Sequence[int], kinds: Mapping[int, Hashable], steps: Steps
+) -> Iterator[int]:
+    """Yield sets that contain some host cells and have more of those that are left: one after the other with it, then without all of its kind."""
+    cells = problem.ground.cells
+    there, rest = [cells[host].id for host in iterate(chosen)], [cells[host].id for host in left]
     ids = frozenset(there)
     if _local(problem, ids):
         yield chosen
         return
     room = len(problem.rows) - chosen.bit_count()
-    rest = [problem.ground.cells[host].id for host in left]
     if not room or not _local(problem, ids | frozenset(rest)):
         return
     if prices is not None:
         worths = prices.worths(there, rest)
-        rest.sort(key=lambda cell: -worths[cell])
-        left = sorted(left, key=lambda host: -worths[problem.ground.cells[host].id])
-    tried = set()
-    for index, host in enumerate(left):
-        kind = _kind(problem, host)
-        if kind in tried or not independent(problem.rows, chosen | 1 << host):
-            continue
-        tried.add(kind)
-        if next(steps, None) is None or (prices is not None and prices.refuted(there, rest[index:], room)):
-            return
-        yield from _more_anchors(problem, prices, chosen | 1 << host, left[index + 1 :], steps)
+        helpful = frozenset(prices.helpful(there, rest, room))
+        left = [host for host in left if cells[host].id in helpful]
+        left = sorted(left, key=lambda host: -worths[cells[host].id])
+    while left:
+        host, *others = left
+        if independent(problem.rows, chosen | 1 << host):
+            rest = [cells[other].id for other in left]
+            if next(steps, None) is None or (prices is not None and prices.refuted(there, rest, room)):
+                return
+            yield from _more_anchors(problem, prices, chosen | 1 << host, others, kinds, steps)
+            others = [other for other in others if kinds[other] != kinds[host]]
+        left = others
 
 
 def _kind(problem: Problem, host: int) -> tuple[object, ...]:
