@@ -8,6 +8,7 @@ of least cost. The search is bounded by PLANS_MAX; beyond it the answer is Undec
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from operator import add, ge
 
 PLANS_MAX = 20000
 """So many ways to open pools are looked at in one question."""
@@ -61,7 +62,11 @@ class Supply:
         if all(foes.isdisjoint(self._tied) for _, _, foes in self._tied.values()) or (relaxed >= SHORTAGE and not exact):
             return relaxed
         best: int | None = None
-        bounds = sorted((lowest(demands, kinds, plan), tuple(-count for count in plan)) for plan in self._plans(frozenset(self._tied)))
+        cheap = [
+            sorted((cost, kind) for kind, costs in enumerate(kinds) if (cost := costs[number]) is not None)
+            for number in range(len(demands))
+        ]
+        bounds = sorted((lowest(demands, cheap, plan), tuple(-count for count in plan)) for plan in self._plans(frozenset(self._tied)))
         for bound, plan in bounds:
             if best is not None and bound >= best:
                 break
@@ -85,12 +90,8 @@ class Supply:
                 parts.setdefault(self._shape(part), []).append(part)
         found = {self._capped(flat)}
         for plans in (plans for alike in parts.values() for plans in self._times(self._opened(alike[0]), len(alike))):
-            joined = set()
-            for one in found:
-                for other in plans:
-                    self._count()
-                    joined.add(self._capped([a + b for a, b in zip(one, other, strict=True)]))
-            found = undominated(joined)
+            self._count(len(found) * len(plans))
+            found = undominated({tuple(map(min, map(add, one, other), self._caps)) for one in found for other in plans})
         return found
 
     def _shape(self, part: frozenset[int]) -> object:
@@ -135,10 +136,10 @@ class Supply:
         return groups
 
     def _capped(self, plan: Sequence[int]) -> Plan:
-        return tuple(min(count, cap) for count, cap in zip(plan, self._caps, strict=True))
+        return tuple(map(min, plan, self._caps))
 
-    def _count(self) -> None:
-        self.counted += 1
+    def _count(self, ways: int = 1) -> None:
+        self.counted += ways
         if self.counted > PLANS_MAX:
             raise Undecided(f"more than {PLANS_MAX} ways to give devices that exclude each other")
 
@@ -151,7 +152,7 @@ def undominated(plans: set[Plan]) -> set[Plan]:
     kept = {(*head, last) for head, last in best.items()}
     if len(kept) > FEW_PLANS:
         return kept
-    return {plan for plan in kept if not any(other != plan and all(a >= b for a, b in zip(other, plan, strict=True)) for other in kept)}
+    return {plan for plan in kept if not any(other != plan and all(map(ge, other, plan)) for other in kept)}
 
 
 def merged(demands: Sequence[int], kinds: Sequence[Costs]) -> tuple[list[int], list[Costs]]:
@@ -164,13 +165,16 @@ def merged(demands: Sequence[int], kinds: Sequence[Costs]) -> tuple[list[int], l
     return list(together.values()), [tuple(column[kind] for column in columns) for kind in range(len(kinds))]
 
 
-def lowest(demands: Sequence[int], kinds: Sequence[Costs], plan: Plan) -> int:
-    """Return a cost below which no flow can be: what each request would cost if all of a plan were its own."""
+def lowest(demands: Sequence[int], cheap: Sequence[Sequence[tuple[int, int]]], plan: Plan) -> int:
+    """Return a cost below which no flow can be: what each request would cost if all of a plan were its own.
+
+    `cheap` are, for each request, the kinds that it can have with what they cost it, the cheapest first.
+    """
     total = missing = 0
-    for number, demand in enumerate(demands):
+    for demand, kinds in zip(demands, cheap, strict=True):
         need = demand
-        for cost, count in sorted((cost, count) for costs, count in zip(kinds, plan, strict=True) if (cost := costs[number]) is not None):
-            amount = min(need, count)
+        for cost, kind in kinds:
+            amount = min(need, plan[kind])
             need -= amount
             total += amount * cost
             if not need:

@@ -72,19 +72,20 @@ class CellSets:
     def _weighed(self, wishes: Wishes, number: int) -> list[tuple[list[int], Need]]:
         """Return the weights that come nearest to a no (or are one), and what all wishes need together by them."""
         weights = [SCALE] * number
-        found: list[tuple[int, list[int], Need]] = []
+        found: dict[tuple[int, ...], tuple[int, Need]] = {}
         for _ in range(ROUNDS if number > 1 else number):
             need = wishes.need(weights)
-            richest = [one.cell for _, one in self._gains(need, (), self.cells)[: self.room]]
-            over = min(self._most(need, (), self.cells, self.room), self._usable(need, (), self.cells)) - need.asked
-            found.append((over, weights, need))
-            lacks = wishes.lacking(weights, frozenset(richest))
+            usable, richest = self._usable(need, (), self.cells)
+            over = min(self._most(need, (), self.cells, self.room), usable) - need.asked
+            found[tuple(weights)] = over, need
+            lacks = wishes.lacking(weights, frozenset(one.cell for one in richest))
             square = sum(lack * lack for lack in lacks)
             if over < 0 or not square:
                 break
             weights = [max(0, weight + (over + SCALE) * lack * 3 // (2 * square)) for weight, lack in zip(weights, lacks, strict=True)]
             weights = [weight * SCALE // max(1, *weights) for weight in weights]
-        return [(weights, need) for _, weights, need in sorted(found, key=lambda each: each[0])[:KEPT]]
+        nearest = sorted(found.items(), key=lambda each: each[1][0])[:KEPT]
+        return [(list(weights), need) for weights, (_, need) in nearest]
 
     def _worth(self, able: Able) -> int:
         return sum(need.cells.get(able.cell, 0) + (0 if able.socket is None else need.sockets.get(able.socket, 0)) for need in self.needs)
@@ -98,10 +99,16 @@ class CellSets:
         if not room or not left or any(self._most(need, used, left, room) < need.asked for need, _ in lacking):
             return False
         sockets = {one.socket for one in used}
+        for need, short in lacking:  # a cell must bring what is short beside the best others
+            gains = [self._gain(need, one, sockets) for one in left]
+            least = short - sum(sorted(gains, reverse=True)[: room - 1])
+            left = [one for one, gain in zip(left, gains, strict=True) if gain >= least]
+        if not left:
+            return False
         helpful = [sum(min(short, self._gain(need, one, sockets)) for need, short in lacking) for one in left]
         if sum(sorted(helpful, reverse=True)[:room]) < sum(short for _, short in lacking):
             return False
-        if any(self._usable(need, used, left) < need.asked for need, _ in lacking):
+        if any(self._usable(need, used, left)[0] < need.asked for need, _ in lacking):
             return False
         if next(steps, None) is None:
             return False
@@ -135,23 +142,24 @@ class CellSets:
         there = sum(need.cells.get(one.cell, 0) for one in used) + sum(need.sockets.get(socket, 0) for socket in sockets)
         return need.anywhere + there + sum(gain for gain, _ in self._gains(need, used, left)[:room])
 
-    def _usable(self, need: Need, used: Sequence[Able], left: Sequence[Able]) -> int:
-        """Return the most that some cells and more give that can all be used at once; any cell of a socket stands for each of it."""
+    def _usable(self, need: Need, used: Sequence[Able], left: Sequence[Able]) -> tuple[int, list[Able]]:
+        """Return the most that some cells and more give that can all be used at once, and which more: any cell of a socket stands for each of it."""
         kinds: dict[int | None, frozenset[int]] = {}
         if need.sockets:
             for one in left:
                 kinds[one.socket] = kinds.get(one.socket, frozenset()) | one.kinds
         most = self._most(need, used, (), 0)
         seats = Seats(self.counts)
-        taken = sum(seats.take(one.kinds) for one in used)
+        room = self.room - sum(seats.take(one.kinds) for one in used)
+        richest: list[Able] = []
         for gain, one in self._gains(need, used, left):
             serving = one.kinds if one.socket is None else kinds.get(one.socket, one.kinds)
-            if most >= need.asked or taken == self.room:
+            if len(richest) == room:
                 break
             if seats.take(serving):
-                taken += 1
+                richest.append(one)
                 most += gain
-        return most
+        return most, richest
 
     def matched(self, cells: Sequence[frozenset[int]]) -> bool:
         """Say whether some host cells can all be used at once, given the kinds of guest cells that each can serve."""
