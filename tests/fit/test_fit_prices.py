@@ -46,7 +46,7 @@ def test_seats_are_taken_exactly_when_all_find_one(columns: list[int], kinds: li
 @given(CASES, SEEDS)
 @pytest.mark.rule("W6")
 def test_what_some_cells_have_is_never_refuted(case: Case, seed: int) -> None:
-    """Where the prices say no, no set of so many cells that can all be used has the devices."""
+    """Where the prices say no, no set of so many cells that can all be used has the devices; nor has one with a cell that is left out."""
     rnd = random(seed)
     offer = offered([request for request in case.requests if not request.linked], case.stock)
     columns = {cell: rnd.choice((1, 2, 3, 3, 3)) for cell in range(3)}
@@ -54,12 +54,15 @@ def test_what_some_cells_have_is_never_refuted(case: Case, seed: int) -> None:
     chosen = tuple(cell for cell in range(3) if rnd.random() < 0.2 and seatable((columns[cell],), list(kinds)))[:1]
     left = [cell for cell in range(3) if cell not in chosen]
     room = rnd.randint(0, 2)
-    refuted = Prices(offer, columns, kinds).refuted(chosen, left, room, steps=20)
+    prices = Prices(offer, columns, kinds)
+    refuted = prices.refuted(chosen, left, room, steps=20)
+    helpful = prices.helpful(chosen, left, room) if room else []
     for size in range(room + 1):
         for more in combinations(left, size):
             cells = (*chosen, *more)
             if seatable(tuple(columns[cell] for cell in cells), list(kinds)) and offer.possible(frozenset(cells)):
                 assert not refuted, cells
+                assert set(more) <= set(helpful), cells
 
 
 def gpus(there: list[int]) -> tuple[Device, ...]:
@@ -78,6 +81,18 @@ def test_two_cells_that_have_too_few_together_are_refuted() -> None:
     assert not prices.refuted((), range(5), 3, steps=40)
     for wish in wishes:
         assert not Prices(offered([wish], stock), dict.fromkeys(range(5), 1), (3,)).refuted((), range(5), 2, steps=40)
+
+
+def test_a_cell_that_cannot_help_is_left_out() -> None:
+    """Four GPUs on two of five cells: with the richest other a cell of one GPU is too little."""
+    prices = Prices(
+        offered([DeviceRequest(kind="gpu", count=4, affinity="required")], stock_of(gpus([2, 2, 1, 1, 3]), {})),
+        dict.fromkeys(range(5), 1),
+        (2,),
+    )
+    assert prices.helpful((), range(5), 2) == [0, 1, 2, 3, 4]
+    assert prices.helpful((0,), (1, 2, 3, 4), 1) == [1, 4]
+    assert prices.helpful((4,), (1, 2, 3), 1) == [1, 2, 3]
 
 
 def test_a_socket_is_worth_what_it_has_once() -> None:
