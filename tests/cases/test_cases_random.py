@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -11,6 +10,7 @@ import pytest
 from tests.cases.asking import ask
 from tests.cases.case_judging import possible, wrong
 from tests.cases.case_making import drawn
+from tests.flavor.flavors import judge
 
 MANY = 250
 Made = dict[str, Any]
@@ -59,17 +59,13 @@ def test_the_choice_never_changes_the_answer() -> None:
 @pytest.mark.shared
 def test_random_placements_pass_the_judge_of_the_recordings(shared: Path) -> None:
     """fit_check.py reads our random requests as they are meant, and finds nothing wrong with any placement."""
-    described = importlib.util.spec_from_file_location("fit_check", shared / "oracle/fit_check.py")
-    assert described is not None
-    assert described.loader is not None
-    judge = importlib.util.module_from_spec(described)
-    described.loader.exec_module(judge)
+    check = judge(shared)
     for number in range(MANY):
         made = drawn(number)
-        read = judge.read_request(made["request"])
+        read = check.read_request(made["request"])
         cells = None if read.cells is None else [{key: sorted(each[key]) for key in ("vcpus", "dedicated")} for each in read.cells]
         meant = made["meant"]["cells"]
         assert cells == (None if meant is None else [{key: each[key] for key in ("vcpus", "dedicated")} for each in meant]), number
         found = ask(made)
         if found["fits"]:
-            assert judge.check(made, found) == [], number
+            assert check.check(made, found) == [], number
