@@ -7,7 +7,7 @@ from collections.abc import Iterable
 import pytest
 from msgspec.structs import replace
 
-from earmark.core.fit.devices.flow import PLANS_MAX, Supply, Undecided
+from earmark.core.fit.devices.flow import Supply, Undecided
 from earmark.core.fit.devices.offer import offered
 from earmark.core.fit.ground import DeviceStock
 from earmark.core.model.exclusion import slot_table
@@ -351,19 +351,26 @@ def test_cards_against_functions_are_weighed_by_numbers() -> None:
     assert (reason.code, reason.resource, reason.asked, reason.free, reason.short) == ("excluded", "device:nic+vf", 265, 264, 1)
 
 
-def test_beyond_its_bound_the_oracle_says_undecided() -> None:
+def test_beyond_its_bound_the_oracle_says_undecided(monkeypatch: pytest.MonkeyPatch) -> None:
     """Where there are more ways to give devices than may be looked at, the answer is neither yes nor no."""
-    supply = Supply([1] * 20)
-    for tree in range(20):
-        for leaf in range(3):
-            costs = tuple(0 if (tree * 7 + leaf * 5 + n) % 3 == 0 else None for n in range(20))
-            supply.add(tree * 4 + leaf, costs, 1, (tree * 4 + 3,))
-        supply.add(tree * 4 + 3, tuple(0 if n % 2 == tree % 2 else None for n in range(20)), 1, range(tree * 4, tree * 4 + 3))
-    try:
-        supply.least()
-    except Undecided as error:
-        assert str(PLANS_MAX) in str(error)
-    assert supply.counted <= PLANS_MAX + 1
+
+    def trees() -> Supply:
+        supply = Supply([1] * 20)
+        for tree in range(20):
+            for leaf in range(3):
+                costs = tuple(0 if (tree * 7 + leaf * 5 + n) % 3 == 0 else None for n in range(20))
+                supply.add(tree * 4 + leaf, costs, 1, (tree * 4 + 3,))
+            supply.add(tree * 4 + 3, tuple(0 if n % 2 == tree % 2 else None for n in range(20)), 1, range(tree * 4, tree * 4 + 3))
+        return supply
+
+    supply = trees()
+    answer = supply.least(exact=True)
+    needed = supply.counted
+    monkeypatch.setattr("earmark.core.fit.devices.flow.PLANS_MAX", needed)
+    assert trees().least(exact=True) == answer
+    monkeypatch.setattr("earmark.core.fit.devices.flow.PLANS_MAX", needed - 1)
+    with pytest.raises(Undecided, match=str(needed - 1)):
+        trees().least(exact=True)
 
 
 # --- reasons ----------------------------------------------------------------------------------------------------------------------

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from operator import add, ge
 
-PLANS_MAX = 20000
+PLANS_MAX = 200_000
 """So many ways to open pools are looked at in one question."""
 FEW_PLANS = 64
 """Up to so many plans are each compared with each other one."""

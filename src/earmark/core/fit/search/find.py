@@ -17,7 +17,7 @@ from earmark.core.fit.guest import Guest, Kind
 from earmark.core.fit.refusal import CPU, short
 from earmark.core.fit.search.matching import Hall
 from earmark.core.fit.search.pairs import explain, ordinary_bytes
-from earmark.core.fit.search.solving import STEPS_MAX, Found, Impossible, Placed, Problem, Undecided, problem_of, solve
+from earmark.core.fit.search.solving import Found, Impossible, Placed, Problem, Undecided, problem_of, solve
 from earmark.core.model.cpuset import cpus_of, iterate
 from earmark.core.model.ids import MEMORY
 from earmark.core.model.refusal import Certificate, Reason, Refusal
@@ -31,9 +31,6 @@ __all__ = ["Found", "Placed", "find"]
 
 UNLIKE_TOLD_MAX = 4
 """Of so many guest cells of different kinds it is told why they lie on no other host cell."""
-UNDECIDED = Refusal(
-    reasons=(Reason(code="undecided", resource="search", asked=STEPS_MAX, detail=f"stopped after {STEPS_MAX} sets of cells: not known"),)
-)
 
 
 def find(guest: Guest | None, ground: Ground, requests: Sequence[DeviceRequest] = ()) -> Found | Refusal:
@@ -47,8 +44,13 @@ def find(guest: Guest | None, ground: Ground, requests: Sequence[DeviceRequest] 
 
     try:
         return _floating(ground, requests) if guest is None else _found(guest, ground, requests)
-    except DevicesUndecided:
-        return UNDECIDED
+    except DevicesUndecided as bound:
+        return _undecided(str(bound))
+
+
+def _undecided(why: str) -> Refusal:
+    """Return what is neither a yes nor a no."""
+    return Refusal(reasons=(Reason(code="undecided", resource="search", detail=f"stopped, not known: {why}"),))
 
 
 def _found(guest: Guest, ground: Ground, requests: Sequence[DeviceRequest]) -> Found | Refusal:
@@ -57,7 +59,7 @@ def _found(guest: Guest, ground: Ground, requests: Sequence[DeviceRequest]) -> F
     if isinstance(answer, Found):
         return answer
     if isinstance(answer, Undecided):
-        return UNDECIDED
+        return _undecided(f"more than {answer.steps} sets of cells")
     return _without_cells(problem, answer.hall) if answer.hall is not None else _together(guest, ground, problem.offer)
 
 
