@@ -38,6 +38,16 @@ def test_claim_says_what_was_given_and_release_gives_it_back(earmark: Line) -> N
     assert earmark.good(f"release {claim}") == f"{claim} had ended already (released)\n"
 
 
+def test_a_release_by_name_says_what_its_consumer_still_holds(earmark: Line) -> None:
+    """The name stands for the main claim; the others are named on standard error, and a release by id says nothing of them."""
+    earmark.good("claim --mem 1GiB --consumer vm-1")
+    port = earmark.good("-q claim --mem 1MiB --consumer vm-1 --purpose attach").strip()
+    said = earmark("release vm-1")
+    assert (said.code, said.err) == (0, f"vm-1 still holds {port}: earmark release {port}\n")
+    assert earmark(f"release {port}").err == ""
+    assert earmark("release vm-1").err == ""
+
+
 def test_quiet_claim_prints_only_its_id(earmark: Line) -> None:
     """With -q, before or after the command, the output is the claim's id and nothing else."""
     for words in ("-q claim --mem 1MiB", "claim --mem 1MiB -q", "claim -q --mem 1MiB"):

@@ -10,6 +10,7 @@ from earmark.cli.units import unit_named
 from earmark.cli.verb import Verb
 from earmark.cli.views import answer_out
 from earmark.core.ledger.commands import Answer
+from earmark.core.model.ids import CLAIM
 from earmark.core.model.units import parse_duration_ms
 from earmark.errors import InvalidRequest
 
@@ -29,7 +30,16 @@ def release(session: Session, *, claims: tuple[str, ...], force: bool, generatio
     """
     for claim in claims:
         tell(session, session.tracker.release(claim, force=force, generation=generation))
+        if not session.json:
+            _still_held(session, claim)
     return 0
+
+
+def _still_held(session: Session, consumer: str) -> None:
+    """Say which other claims a consumer holds still: its name stood for one of them."""
+    rest = () if CLAIM.fullmatch(consumer) else tuple(each.id for each in session.tracker.claims_of(consumer) if each.draining_since_ms is None)
+    if rest:
+        session.note(f"{phrases.name(consumer)} still holds {', '.join(rest)}: earmark release {' '.join(rest)}")
 
 
 @click.command(cls=Verb)
