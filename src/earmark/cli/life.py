@@ -37,7 +37,9 @@ def release(session: Session, *, claims: tuple[str, ...], force: bool, generatio
 
 def _still_held(session: Session, consumer: str) -> None:
     """Say which other claims a consumer holds still: its name stood for one of them."""
-    rest = () if CLAIM.fullmatch(consumer) else tuple(each.id for each in session.tracker.claims_of(consumer) if each.draining_since_ms is None)
+    if CLAIM.fullmatch(consumer):
+        return
+    rest = [each.id for each in session.tracker.claims_of(consumer) if each.draining_since_ms is None]
     if rest:
         session.note(f"{phrases.name(consumer)} still holds {', '.join(rest)}: earmark release {' '.join(rest)}")
 
