@@ -136,7 +136,8 @@ def _ordered(cell: HostCell, mask: int) -> tuple[int, ...]:
     """Return the CPUs of a mask core by core, so that neighbouring vCPUs are siblings; CPU 0's core last."""
     order: list[int] = []
     for core in (*cell.own, cell.zero):
-        order.extend(iterate(mask & core))
+        if mask & core:
+            order.extend(iterate(mask & core))
     return tuple(order)
 
 
@@ -240,14 +241,8 @@ def chosen(own: Sequence[int], zero: int, free: int, count: int) -> Cores:
         last = sorted(iterate(left), reverse=True)[:missing]
         broken = int(left == zero and missing < left.bit_count())
         return Cores(rest | sum(1 << cpu for cpu in last), broken, missing)
-    whole = []
-    partial = []
-    for core in own:
-        left = rest & core
-        if left == core:
-            whole.append(core)
-        elif left:
-            partial.append(left)
+    whole = [core for core in own if rest & core == core]
+    partial = [left for core in own if 0 != (left := rest & core) != core]
     spare = sum(left.bit_count() for left in partial)
     mask = 0
     for core in _whole_cores(whole, count, spare):
@@ -273,7 +268,7 @@ def lowest(mask: int, count: int) -> int:
 
 def _whole_cores(whole: Sequence[int], count: int, spare: int) -> Sequence[int]:
     """Return the whole cores to take: as many CPUs as fit in `count`, but so that at most `spare` are missing if that can be."""
-    sizes = {core.bit_count() for core in whole}
+    sizes = set(map(int.bit_count, whole))
     if len(sizes) == 1:
         return whole[: count // sizes.pop()]
     taken = []
