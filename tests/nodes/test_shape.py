@@ -33,10 +33,26 @@ def test_what_is_left_out_has_a_default() -> None:
     assert machine_of("4c disk:0").disks == ()
 
 
+def test_cells_that_are_not_alike_are_joined() -> None:
+    """Each has cores, threads, memory and pages of its own; devices lie where it is said, sockets have as many cells each."""
+    machine = machine_of("8c/2t/32G/2M:1024+4c/16G+2x1c 1G:2 gpu:1@1 gpu:2@0 nvme:1@none nvme:1@3 sockets:2")
+    assert [len(cell.cpus) for cell in machine.cells] == [16, 4, 1, 1]
+    assert [cell.memory_bytes // GIB for cell in machine.cells] == [32, 16, 16, 16]
+    assert [[pool.size_kib for pool in cell.pages] for cell in machine.cells] == [[2048, 1 << 20], *[[1 << 20]] * 3]
+    assert [machine.cpus[n].package for n in (0, 16, 20, 21)] == [0, 0, 1, 1]
+    assert [machine.cpus[n].core for n in (0, 1, 16, 17)] == [0, 0, 16, 17]
+    assert [(device.unit, device.cell) for device in machine.devices] == [
+        ("gpu:GPU-0", 1), ("gpu:GPU-1", 0), ("gpu:GPU-2", 0), ("nvme:0", None), ("nvme:1", 3),
+    ]  # fmt: skip
+    assert machine_of("2x8c/2t 64G") == machine_of("8c/2t/32G+8c/2t/32G")
+
+
 @pytest.mark.parametrize(
     "text",
     [
         "", " ", "8", "0c", "8c/0t", "0x8c", "2000x1c", "1x99999c", "8c -1G", "8c x", "8c 2M:", "8c 2M:x", "8c 2M:1 2M:1", "8c 1G 2M:1024",
+        "8c+", "+8c", "8c/1G+8c 4G", "8c/1G/2G", "8c/q", "8c/1G/2M:1000", "8c/2M:1/2M:1", "8c/2M:1 2M:2", "0c+8c", "8c sockets:0", "8c sockets:2",
+        "8c gpu:1@1", "8c gpu:1@x", "8c gpu:1@", "8c gpu:@0", "8c gpu:1@0 gpu:1", "8c gpu:1 gpu:1@0 gpu:1", "8c vf:1@0", "8c gpu:99999@0",
         "8c gpu:-1", "8c gpu:1 gpu:2", "8c GPU:1", "8c g-u:1", "8c vf:256", "8c gpu:99999", "8c :", "8c disk:", "8c disk:x", "8c 1:5", "8c a:1:2",
     ],
 )  # fmt: skip
@@ -47,7 +63,7 @@ def test_another_text_is_refused(text: str) -> None:
     assert repr(text)[1:-1] in caught.value.message
 
 
-@given(st.text(alphabet="0123456789xc/tGM:disk gpuvf-.\u0660\u00d7", max_size=30))
+@given(st.text(alphabet="0123456789xc/tGM:disk gpuvf-.+@\u0660\u00d7", max_size=30))
 def test_any_text_is_a_machine_or_refused(text: str) -> None:
     """Whatever is typed ends with a machine on which a layout can be built, or with InvalidRequest."""
     try:

@@ -5,17 +5,22 @@ Rules of this file: a word means what the option of the same name means on the c
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, cast, get_args
+
+from msgspec.structs import replace
 
 from earmark.core.model import ids
 from earmark.core.model.cpuset import parse_cpu_list
 from earmark.core.model.request import (
     GUEST_CELLS_MAX,
+    Affinity,
     CpuPolicy,
     DeviceRequest,
     EmulatorPolicy,
+    GuestCell,
     PageWish,
     Placement,
     Request,
@@ -28,9 +33,10 @@ from earmark.scenario.expectations import CLASS, KIND
 from earmark.scenario.words import Words
 
 DEVICES_MAX = 1024
+CELL = re.compile(r"[0-9]{1,4}/[0-9]{1,9}")
 KNOWN = (
     "ephemeral GB, swap MB, boot-from-volume, shared, dedicated, mixed CPUS, threads POLICY, emulator isolate, pages SIZE, cells N, "
-    "pack, spread, KIND=N, CLASS=N"
+    "cells VCPUS/MB+VCPUS/MB, affinity POLICY, pack, spread, KIND=N, CLASS=N"
 )
 
 
@@ -77,7 +83,19 @@ def wish(words: Words) -> Request:
         else:
             words.wrong(f"a flavor has no {word!r}: {KNOWN}", at)
     with placed(words):
+        _bound(fields)
         return Request(disk_bytes=disk_bytes, **fields)
+
+
+def _bound(fields: dict[str, Any]) -> None:
+    """Make what was said of the cells and of the devices one, whichever word came first."""
+    affinity = fields.pop("affinity", None)
+    if affinity is not None:
+        fields["devices"] = tuple(replace(device, affinity=affinity) for device in fields.get("devices", ()))
+    own = {"dedicated": range(fields["vcpus"]), "mixed": fields.get("dedicated_vcpus", ())}.get(fields.get("cpu_policy", ""), ())
+    if "guest_cells" in fields:
+        cells = fields["guest_cells"]
+        fields["guest_cells"] = tuple(replace(cell, dedicated=tuple(each for each in cell.vcpus if each in own)) for cell in cells)
 
 
 def _policy(words: Words, fields: dict[str, Any], policy: CpuPolicy, at: int) -> None:
@@ -99,7 +117,27 @@ def _threads(words: Words, fields: dict[str, Any]) -> None:
 
 
 def _cells(words: Words, fields: dict[str, Any]) -> None:
-    fields["cells"] = max(1, min(words.number("number of cells"), GUEST_CELLS_MAX))
+    """Read how many cells there are, or for each its vCPUs and MB, as in 2/1024+3/3072: all the flavor's vCPUs and memory."""
+    at = words.column
+    text = words.peek() or ""
+    if "/" not in text:
+        fields["cells"] = max(1, min(words.number("number of cells"), GUEST_CELLS_MAX))
+        return
+    parts = words.take("cells").text.split("+")
+    if not all(map(CELL.fullmatch, parts)) or len(parts) > GUEST_CELLS_MAX:
+        words.wrong(f"{text!r} is not VCPUS/MB for each of at most {GUEST_CELLS_MAX} cells, as in 2/1024+3/3072", at)
+    cells: list[GuestCell] = []
+    first = 0
+    for vcpus, mebibytes in (part.split("/") for part in parts):
+        cells.append(GuestCell(vcpus=tuple(range(first, first + int(vcpus))), memory_bytes=int(mebibytes) * MIB))
+        first += int(vcpus)
+    if first != fields["vcpus"] or sum(cell.memory_bytes for cell in cells) != fields["memory_bytes"]:
+        words.wrong(f"{text!r} is not all of {fields['vcpus']}/{fields['memory_bytes'] // MIB}, vCPUs and MB", at)
+    fields["guest_cells"] = tuple(cells)
+
+
+def _affinity(words: Words, fields: dict[str, Any]) -> None:
+    fields["affinity"] = words.one_of("how near the devices are", get_args(Affinity))
 
 
 def _paged(words: Words, fields: dict[str, Any]) -> None:
@@ -129,4 +167,10 @@ def _amount(words: Words, fields: dict[str, Any], pair: tuple[str, str], at: int
         words.wrong(f"{name!r} is neither a kind of device (vf, gpu) nor a resource class", at)
 
 
-PARTS: dict[str, Callable[[Words, dict[str, Any]], None]] = {"pages": _paged, "cells": _cells, "emulator": _emulator, "threads": _threads}
+PARTS: dict[str, Callable[[Words, dict[str, Any]], None]] = {
+    "pages": _paged,
+    "cells": _cells,
+    "emulator": _emulator,
+    "threads": _threads,
+    "affinity": _affinity,
+}
