@@ -255,13 +255,19 @@ def test_devices_on_cells_that_cannot_be_used_at_once_are_checked() -> None:
     ]
 
 
-def test_beyond_its_bounds_the_check_says_so() -> None:
+def test_beyond_its_bounds_the_check_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
     """What is too large to be looked through is neither confirmed nor refuted."""
+    monkeypatch.setattr("earmark.core.fit.proof.certify_devices.WAYS_MAX", 2000)
     guest, ground = _wide(2), _large(6, cells=300)
     wrong = check(Certificate(kind="together", requirements=("cpus",)), guest, ground)
     assert [text.startswith(NOT_CHECKED) for text in wrong] == [True]
-    many = tuple(DeviceRequest(kind="nvme", count=9) for _ in range(8))
-    wrong = check(Certificate(kind="together", requirements=tuple(f"device:{n}" for n in range(8))), _wide(1), _large(6, cells=128), many)
+    units = [UnitId(f"gpu:{n}") for n in range(17)]
+    linked = tuple(Device(unit=unit, kind="gpu", links=tuple(other for other in units if other != unit)) for unit in units)
+    alone = tuple(Device(unit=UnitId(f"gpu:{n}"), kind="gpu") for n in range(17, 40))
+    large = _large(6, cells=16)
+    ground = replace(large, stock=replace(large.stock, devices=(*linked, *alone)))
+    nine = (DeviceRequest(kind="gpu", count=9, linked=True),) * 2
+    wrong = check(Certificate(kind="together", requirements=("device:0", "device:1")), _wide(1), ground, nine)
     assert [text.startswith(NOT_CHECKED) for text in wrong] == [True]
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from itertools import combinations
+from operator import ge
 
 import pytest
 from hypothesis import given, settings
@@ -12,6 +13,7 @@ from tests.fit.device_brute import Case, random_case
 from tests.fit.grounds import stock_of
 from tests.fit.worlds import SEEDS, random
 
+from earmark.core.fit.devices.flow import undominated
 from earmark.core.fit.devices.offer import offered
 from earmark.core.fit.search.prices import Prices, Seats
 from earmark.core.model.ids import UnitId
@@ -93,6 +95,29 @@ def test_a_cell_that_cannot_help_is_left_out() -> None:
     assert prices.helpful((), range(5), 2) == [0, 1, 2, 3, 4]
     assert prices.helpful((0,), (1, 2, 3, 4), 1) == [1, 4]
     assert prices.helpful((4,), (1, 2, 3), 1) == [1, 2, 3]
+
+
+def test_wishes_for_the_same_devices_are_counted_together() -> None:
+    """Two and three GPUs must be near, one may be anywhere: with two on the cell that is chosen, a cell of two is too little for five."""
+    wishes = [
+        DeviceRequest(kind="gpu", count=2, affinity="required"),
+        DeviceRequest(kind="gpu", count=1, affinity="preferred"),
+        DeviceRequest(kind="gpu", count=3, affinity="required"),
+    ]
+    prices = Prices(offered(wishes, stock_of(gpus([2, 2, 3, 1]), {})), dict.fromkeys(range(4), 1), (2,))
+    assert prices.helpful((0,), (1, 2, 3), 1) == [2]
+    alone = Prices(offered(wishes[1:], stock_of(gpus([2, 2, 3, 1]), {})), dict.fromkeys(range(4), 1), (2,))
+    assert alone.helpful((0,), (1, 2, 3), 1) == [1, 2, 3]
+
+
+@given(st.sets(st.tuples(*[st.integers(0, 3)] * 4), max_size=120))
+def test_a_plan_is_dropped_only_for_one_that_has_no_less(plans: set[tuple[int, ...]]) -> None:
+    """Each plan has one among the kept that has as much of every kind, and none that is kept is beaten by another that differs in one kind."""
+    kept = undominated(plans)
+    assert kept <= plans
+    assert all(any(all(map(ge, other, plan)) for other in kept) for plan in plans)
+    apart = [(one, other) for one in kept for other in kept if sum(a != b for a, b in zip(one, other, strict=True)) == 1]
+    assert not apart
 
 
 def test_a_socket_is_worth_what_it_has_once() -> None:

@@ -145,14 +145,16 @@ class Supply:
 
 
 def undominated(plans: set[Plan]) -> set[Plan]:
-    """Return the plans without those that are beaten by one that differs in the last number, or (if they are few) in any."""
-    best: dict[Plan, int] = {}
-    for plan in plans:
-        best[plan[:-1]] = max(best.get(plan[:-1], -1), plan[-1])
-    kept = {(*head, last) for head, last in best.items()}
-    if len(kept) > FEW_PLANS:
-        return kept
-    return {plan for plan in kept if not any(other != plan and all(map(ge, other, plan)) for other in kept)}
+    """Return the plans without those that are beaten by one that differs in a single number, or (if they are few) in any."""
+    for place in range(len(next(iter(plans), ()))):
+        best: dict[tuple[Plan, Plan], Plan] = {}
+        for plan in plans:
+            others = plan[:place], plan[place + 1 :]
+            best[others] = max(best.get(others, plan), plan)
+        plans = set(best.values())
+    if len(plans) > FEW_PLANS:
+        return plans
+    return {plan for plan in plans if not any(other != plan and all(map(ge, other, plan)) for other in plans)}
 
 
 def merged(demands: Sequence[int], kinds: Sequence[Costs]) -> tuple[list[int], list[Costs]]:

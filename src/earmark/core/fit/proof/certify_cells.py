@@ -49,43 +49,62 @@ class Wishes(Protocol):
         """Return what each of them lacks on some cells if things go where they weigh most."""
 
 
+def dearer(weights: Sequence[int], lacks: Sequence[int], over: int) -> list[int]:
+    """Return weights by which wishes weigh more that lack things (one does); `over` is what there was beyond all that is asked for."""
+    square = sum(lack * lack for lack in lacks)
+    moved = [max(0, weight + (over + SCALE) * lack * 3 // (2 * square)) for weight, lack in zip(weights, lacks, strict=True)]
+    return [weight * SCALE // max(1, *moved) for weight in moved]
+
+
 class CellSets:
     """One search for a set of host cells; `counts` are the guest cells of each kind, which can all be placed."""
 
     def __init__(self, cells: Sequence[Able], counts: Sequence[int], needs: Sequence[Need], wishes: Wishes, number: int) -> None:
         self.counts = counts
         self.room = sum(counts)
-        self.cells = cells
+        self.wishes, self.number = wishes, number
         alone = [wishes.need([int(one == other) for other in range(number)]) for one in range(number)]
-        weighed = self._weighed(wishes, number)
-        self.weights = [weights for weights, _ in weighed]
-        self.needs = [*needs, *alone, *(need for _, need in weighed)]
-        self.cells = sorted(cells, key=lambda each: (-self._worth(each), repr(each.form), sorted(each.kinds), each.cell))
+        self.needs = [*needs, *alone]
+        self.cells = cells
+        self.weights: list[list[int]] = []
 
     def found(self, suffices: Callable[[frozenset[int]], bool], steps: Iterator[int]) -> bool | None:
         """Say whether some set suffices, None where the steps do not: `suffices` says so of one."""
+        if self._weighed(suffices):
+            return True
         if not suffices(frozenset(one.cell for one in self.cells)):
             return False
-        answer = self._from([], self.cells, suffices, steps)
+        cells = sorted(self.cells, key=lambda each: (-self._worth(each), repr(each.form), sorted(each.kinds), each.cell))
+        answer = self._from([], cells, suffices, steps)
         return None if next(steps, None) is None and not answer else answer
 
-    def _weighed(self, wishes: Wishes, number: int) -> list[tuple[list[int], Need]]:
-        """Return the weights that come nearest to a no (or are one), and what all wishes need together by them."""
-        weights = [SCALE] * number
+    def _weighed(self, suffices: Callable[[frozenset[int]], bool]) -> bool:
+        """Seek the weights that come nearest to a no (or are one); say whether the richest cells by some of them suffice."""
+        weights = [SCALE] * self.number
         found: dict[tuple[int, ...], tuple[int, Need]] = {}
-        for _ in range(ROUNDS if number > 1 else number):
-            need = wishes.need(weights)
+        least: int | None = None
+        for _ in range(ROUNDS if self.number > 1 else self.number):
+            need = self.wishes.need(weights)
             usable, richest = self._usable(need, (), self.cells)
             over = min(self._most(need, (), self.cells, self.room), usable) - need.asked
             found[tuple(weights)] = over, need
-            lacks = wishes.lacking(weights, frozenset(one.cell for one in richest))
-            square = sum(lack * lack for lack in lacks)
-            if over < 0 or not square:
+            used = frozenset(one.cell for one in richest)
+            lacks = self.wishes.lacking(weights, used)
+            if over < 0:
                 break
-            weights = [max(0, weight + (over + SCALE) * lack * 3 // (2 * square)) for weight, lack in zip(weights, lacks, strict=True)]
-            weights = [weight * SCALE // max(1, *weights) for weight in weights]
+            short = sum(lack for lack in lacks if lack > 0)
+            self.weights = [weights]
+            if least is None or short < least:
+                least = short
+                if self.matched([one.kinds for one in richest]) and suffices(used):
+                    return True
+            if not any(lacks):
+                break
+            weights = dearer(weights, lacks, over)
         nearest = sorted(found.items(), key=lambda each: each[1][0])[:KEPT]
-        return [(list(weights), need) for weights, (_, need) in nearest]
+        self.weights = [list(weights) for weights, _ in nearest]
+        self.needs = [*self.needs, *(need for _, (_, need) in nearest)]
+        return False
 
     def _worth(self, able: Able) -> int:
         return sum(need.cells.get(able.cell, 0) + (0 if able.socket is None else need.sockets.get(able.socket, 0)) for need in self.needs)

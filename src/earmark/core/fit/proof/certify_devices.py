@@ -13,7 +13,7 @@ from itertools import combinations
 from operator import mul
 
 from earmark.core.fit.ground import DeviceStock
-from earmark.core.fit.proof.certify_cells import Need
+from earmark.core.fit.proof.certify_cells import KEPT, ROUNDS, SCALE, Need, dearer
 from earmark.core.model.exclusion import PCI_ADDRESS
 from earmark.core.model.ids import Slot
 from earmark.core.model.request import DeviceRequest
@@ -21,13 +21,17 @@ from earmark.core.model.topology import Device
 
 WAYS_MAX = 20_000
 """So many ways to serve a part of the requests are remembered at once, and so many sets of linked devices are tried."""
+FEW_WAYS = 40
+"""So many are followed at first."""
 ALL = 1000
 """The thousandths of a whole device."""
 
 Lacking = tuple[int, ...]
 """How many devices each request still lacks."""
-Look = tuple[bool, tuple[tuple[int, ...], ...]]
-"""Whether the first device of a group excludes each of the others; then, for each device, the requests that may have it."""
+Asking = tuple[int, ...]
+"""The requests that may have a device."""
+Look = tuple[tuple[Asking, ...], tuple[tuple[Asking, int], ...]]
+"""Who may have the one device of a group that excludes each of the others (nothing where there is none), and so many others."""
 
 
 class TooLarge(Exception):
@@ -97,6 +101,7 @@ class DeviceCheck:
             if suited:
                 self.suited[number] = suited
         self.slots = {number: frozenset(stock.slots.get(unit := stock.devices[number].unit) or (Slot(unit),)) for number in self.suited}
+        self.sharing = frozenset(index for index, request in enumerate(requests) if request.share is not None)
         self.linked = [index for index, request in enumerate(requests) if request.linked and request.count > 1]
         self.parts = self._parts()
         self.stars = frozenset(part[0] for part in self.parts if self._is_star(part))
@@ -116,7 +121,27 @@ class DeviceCheck:
         What lacks more than all that is left could give, counted by any of some weights of the requests, is not followed.
         """
         allowed = {number: tuple(index for index in suited if self._near(number, index, cells)) for number, suited in self.suited.items()}
-        return any(self._served(allowed, spent, weights) for spent in self._links(allowed, {}, self.linked))
+        if not self.linked and self._served(allowed, {}, weights, FEW_WAYS):
+            return True
+        own = [] if cells is None else self._weighed(cells)
+        return own is not None and any(
+            self._served(allowed, spent, [*weights, *own], None) for spent in self._links(allowed, {}, self.linked)
+        )
+
+    def _weighed(self, cells: frozenset[int]) -> list[list[int]] | None:
+        """Return weights of the requests that come near to showing that some cells have too little, None if some do."""
+        weights = [SCALE] * len(self.requests)
+        found: list[tuple[int, list[int]]] = []
+        for _ in range(ROUNDS):
+            lacks = self.lacking(weights, cells)
+            over = -sum(map(mul, lacks, weights))
+            if over < 0:
+                return None
+            found.append((over, weights))
+            if not any(lacks):
+                break
+            weights = dearer(weights, lacks, over)
+        return [weights for _, weights in sorted(found)[:KEPT]]
 
     def suffices(self, cells: frozenset[int], weights: Sequence[Sequence[int]] = ()) -> bool:
         """Say `enough` of some cells, and remember it for all of equal form."""
@@ -153,34 +178,39 @@ class DeviceCheck:
             seen[looks["near" if cell in used else "socket" if by else "far"]] += 1
         lacking = [request.count for request in self.requests]
         for look, times in seen.items():
-            for index, count in self._sold(look, weights).items():
+            for index, count in self._sold(look, weights):
                 lacking[index] -= count * times
         return tuple(lacking)
 
     def _look(self, group: Sequence[int], allowed: Mapping[int, Sequence[int]]) -> Look:
         """Return all that matters of a group where some requests may have its devices."""
-        return len(group) > 1 and group[0] in self.stars, tuple(tuple(allowed[number]) for number in group)
+        asking = [tuple(allowed[number]) for number in group]
+        if len(group) > 1 and group[0] in self.stars:
+            return (asking[0],), tuple(Counter(asking[1:]).items())
+        return (), tuple(Counter(asking).items())
 
-    def _sold(self, look: Look, weights: Sequence[int]) -> Counter[int]:
-        """Return how many devices of a group each request gets where they weigh most: the first, or the others that it excludes."""
-        star, group = look
-        sold = []
-        for asking in group:
-            ways = [Counter((index,)) for index in asking] + [Counter(index for index in asking if self.requests[index].share is not None)]
-            sold.append(max(ways, key=lambda way: _worth(way, weights)))
-        if star:
-            return max(sold[0], sum(sold[1:], Counter[int]()), key=lambda way: _worth(way, weights))
-        return sum(sold, Counter[int]())
+    def _sold(self, look: Look, weights: Sequence[int]) -> list[tuple[int, int]]:
+        """Return how many devices of a group requests get where they weigh most: the first, or the others that it excludes."""
+        first, others = look
+        sold = [(index, count) for asking, count in others for index in self._buyers(asking, weights)]
+        if not first:
+            return sold
+        instead = [(index, 1) for index in self._buyers(first[0], weights)]
+        return max(instead, sold, key=lambda way: sum(weights[index] * count for index, count in way))
 
     def _value(self, look: Look, weights: Sequence[int]) -> int:
         """Return the most that the devices of a group weigh: the first, or the others that it excludes."""
-        star, group = look
-        worths = []
-        for asking in group:
-            alone = max((weights[index] for index in asking), default=0)
-            shared = sum(weights[index] for index in asking if self.requests[index].share is not None)
-            worths.append(max(alone, shared))
-        return max(worths[0], sum(worths[1:])) if star else sum(worths)
+        first, others = look
+        worth = sum(count * sum(weights[index] for index in self._buyers(asking, weights)) for asking, count in others)
+        return max(worth, sum(weights[index] for index in self._buyers(first[0], weights))) if first else worth
+
+    def _buyers(self, asking: Sequence[int], weights: Sequence[int]) -> Sequence[int]:
+        """Return to whom a device goes that some requests ask for: to the one that weighs most, or to all that ask for shares."""
+        one = max(asking, key=weights.__getitem__, default=None)
+        sharing = [index for index in asking if index in self.sharing]
+        if one is None or (len(sharing) > 1 and sum(weights[index] for index in sharing) > weights[one]):
+            return sharing
+        return (one,)
 
     def _is_star(self, group: Sequence[int]) -> bool:
         """Say whether the first device of a group excludes each of the others."""
@@ -296,14 +326,17 @@ class DeviceCheck:
         device = self.stock.devices[number]
         return self.stock.shares.get(device.unit, ALL) if device.shares else ALL
 
-    def _served(self, allowed: dict[int, tuple[int, ...]], spent: dict[int, int], weights: Sequence[Sequence[int]]) -> bool:
-        """Say whether the other requests can be served beside what is spent."""
+    def _served(
+        self, allowed: dict[int, tuple[int, ...]], spent: dict[int, int], weights: Sequence[Sequence[int]], few: int | None
+    ) -> bool:
+        """Say whether the other requests can be served beside what is spent, part after part; of many ways only a few (None: all) are followed."""
         lacking = tuple(0 if index in self.linked else request.count for index, request in enumerate(self.requests))
         ways = {lacking}
         looks = [self._look(part, allowed) for part in self.parts]
         known = {look: [self._value(look, weighing) for weighing in weights] for look in dict.fromkeys(looks)}
         worths = [known[look] for look in looks]
         rests = [sum(worth) for worth in zip(*worths, strict=True)]
+        later = Counter(index for asking in allowed.values() for index in asking)
         alike: Counter[object] = Counter()
         for part, worth in zip(self.parts, worths, strict=True):
             for weighing, rest in zip(weights, rests, strict=True):
@@ -311,6 +344,7 @@ class DeviceCheck:
             rests = [rest - some for rest, some in zip(rests, worth, strict=True)]
             if not any(allowed[number] for number in part):
                 continue
+            later.subtract(index for number in part for index in allowed[number])
             if len(part) == 1 and not self.stock.devices[part[0]].shares:
                 if part[0] in spent:
                     continue
@@ -319,6 +353,9 @@ class DeviceCheck:
                 if alike[asking] > sum(lacking[index] for index in asking):
                     continue
             ways = self._with_part(ways, part, allowed, spent)
+            if few is not None and len(ways) > few:
+                scarce = [ALL * ALL // (1 + later[index]) for index in range(len(lacking))]
+                ways = set(sorted(ways, key=lambda way: (_sum(way, scarce), way))[:few])
         return (0,) * len(lacking) in ways
 
     def _with_part(

@@ -11,7 +11,8 @@ Rules of this file: a bound, never a yes; whole numbers, so that it is exact. Th
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from itertools import combinations
 from operator import mul
 from typing import NamedTuple
 
@@ -26,6 +27,8 @@ KEPT_MAX = 8
 """So many lists of prices are tried before new ones are sought."""
 LATER_STEPS = 6
 """So many new prices are sought in each later question."""
+RIVALS_MAX = 40
+"""So many sets of requests that are after the same devices are looked at each time."""
 PATIENCE = 32
 """Where so many questions with the same number of further cells needed new prices and none was found that helps, none are sought."""
 
@@ -37,6 +40,10 @@ Bought = tuple[int, ...]
 """How many devices each request buys."""
 Sale = tuple[Bought, ...]
 """What can be sold of some devices: to a parent's buyers, or to its children's."""
+
+
+def _never(_cells: Sequence[int]) -> bool:
+    return False
 
 
 class Goods(NamedTuple):
@@ -122,10 +129,21 @@ class Prices:
         self._goods: dict[tuple[int, ...], tuple[Sequence[Goods], Iterable[Sale]]] = {}
         self._fruitless: Counter[int] = Counter()
         self.kept = [self._priced((SCALE,) * len(self._counts))]
-        self._each = [self._priced(tuple(SCALE * (one == other) for other in range(len(self._counts)))) for one in range(len(self._counts))]
+        self._rivals: list[Priced] | None = None
 
-    def refuted(self, chosen: Sequence[int], left: Sequence[int], room: int, *, steps: int = LATER_STEPS) -> bool:
-        """Say whether some cells and so many of those that are left are shown not to have the devices; no is no answer."""
+    def refuted(
+        self,
+        chosen: Sequence[int],
+        left: Sequence[int],
+        room: int,
+        *,
+        steps: int = LATER_STEPS,
+        suffices: Callable[[Sequence[int]], bool] = _never,
+    ) -> bool:
+        """Say whether some cells and so many of those that are left are shown not to have the devices; no is no answer.
+
+        `suffices` is asked of the richest cells at each prices that are sought; where it says yes, no more are.
+        """
         for place, priced in enumerate(self.kept):
             if self._most(priced, chosen, left, room)[0] < priced.asked:
                 self.kept.insert(0, self.kept.pop(place))
@@ -137,6 +155,8 @@ class Prices:
                 self.kept = [priced, *self.kept[: KEPT_MAX - 1]]
                 self._fruitless[room] = 0
                 return True
+            if suffices(cells):
+                return False
             short = self._short(priced, cells)
             square = sum(each * each for each in short)
             if not square:
@@ -160,7 +180,9 @@ class Prices:
     def helpful(self, chosen: Sequence[int], left: Iterable[int], room: int) -> list[int]:
         """Return those that are left of which each, with the best others that there is room for, is not shown to be too little."""
         touched: set[int | None] = {self._sockets[cell] for cell in chosen if cell in self._sockets}
-        for priced in (*self._each, *self.kept):
+        if self._rivals is None:
+            self._rivals = [self._priced(tuple(SCALE * (mask >> one & 1) for one in range(len(self._counts)))) for mask in self._unions()]
+        for priced in (*self._rivals, *self.kept):
             lacking = priced.asked - priced.base - sum(priced.extra[cell] for cell in chosen)
             lacking -= sum(priced.sockets.get(socket, 0) for socket in touched)
             fresh = {socket: bonus for socket, bonus in priced.sockets.items() if socket not in touched}
@@ -168,6 +190,17 @@ class Prices:
             lacking -= sum(sorted(gains.values(), reverse=True)[: room - 1])
             left = [cell for cell, gain in gains.items() if gain >= lacking]
         return list(left)
+
+    def _unions(self) -> list[int]:
+        """Return sets of requests (bits) that are after the same devices: each alone, with those that can have no others, and two of these."""
+        groups = {group[0] & enough for shape, _ in self._there for side in shape for group in side for enough in self._near_enough}
+        several = range(len(self._counts))
+        inner = [
+            sum(1 << other for other in several if all(mask >> one & 1 or not mask >> other & 1 for mask in groups)) for one in several
+        ]
+        alone = [1 << one for one in range(len(self._counts))]
+        two = [one | other for one, other in combinations(dict.fromkeys(inner), 2)]
+        return list(dict.fromkeys([*alone, *inner, *two]))[:RIVALS_MAX]
 
     def _priced(self, prices: tuple[int, ...]) -> Priced:
         """Return what things are worth at some prices."""

@@ -123,7 +123,7 @@ def solve(problem: Problem, *, ranked: bool = True) -> Found | Impossible | Unde
         return Impossible()
     steps = iter(range(STEPS_MAX))
     doubtful = False
-    for forced in _anchors(problem, steps):
+    for forced in _anchors(problem, steps, any_will_do=not ranked):
         tried = _with_anchor(problem, ranking, forced)
         if isinstance(tried, Found):
             return tried
@@ -283,10 +283,11 @@ def _assignments(problem: Problem, hosts: list[int], cpus: int, memory: int, ste
         yield from _assignments(problem, [*hosts, host], rest, left, steps)
 
 
-def _anchors(problem: Problem, steps: Steps) -> Iterator[int]:
+def _anchors(problem: Problem, steps: Steps, *, any_will_do: bool) -> Iterator[int]:
     """Yield sets of host cells (masks of indices) that have the guest's devices and networks near them and can all be used at once.
 
-    Every placement's cells contain one of them. Cells that are alike in all that matters are tried once.
+    Every placement's cells contain one of them. Cells that are alike in all that matters are tried once. Where `any_will_do`, the richest
+    cells come first by which a bound was sought.
     """
     if _local(problem, frozenset()):
         yield 0
@@ -298,8 +299,19 @@ def _anchors(problem: Problem, steps: Steps) -> Iterator[int]:
         usable |= row
     hosts = [host for host in iterate(usable) if ground.cells[host].id in there]
     prices = _prices(problem)
-    if prices is not None and prices.refuted((), [ground.cells[host].id for host in hosts], len(problem.rows), steps=FIRST_STEPS):
-        return
+    if prices is not None:
+        index = {ground.cells[host].id: host for host in hosts}
+        richest: list[int] = []
+
+        def suffices(cells: Sequence[int]) -> bool:
+            mask = mask_of(index[cell] for cell in cells)
+            if any_will_do and independent(problem.rows, mask) and _local(problem, frozenset(cells)):
+                richest.append(mask)
+            return bool(richest)
+
+        if prices.refuted((), list(index), len(problem.rows), steps=FIRST_STEPS, suffices=suffices):
+            return
+        yield from richest
     hosts.sort(key=lambda host: (problem.nearby.misses(ground.cells[host].id), host))
     kinds = {host: _kind(problem, host) for host in hosts}
     yield from _more_anchors(problem, prices, 0, hosts, kinds, steps)
