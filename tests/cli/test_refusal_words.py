@@ -101,6 +101,20 @@ def test_hostile_names_in_a_certificate_are_clean() -> None:
     assert all(line.isprintable() for line in refusal_lines(Refusal(reasons=(), certificate=certificate), NOW, request))
 
 
+def test_wishes_that_a_reason_counts_as_one_are_named() -> None:
+    """Where two wishes for one thing are short together, the sentence about one of them and the numbers of both do not seem to disagree."""
+    wishes = Request(devices=(DeviceRequest(kind="gpu"), DeviceRequest(kind="gpu", count=3)))
+    reason = Reason(code="short", resource="device:gpu", asked=4, free=2, short=2, detail="2 of this kind can be given now")
+    refusal = Refusal(reasons=(reason,), certificate=Certificate(kind="together", requirements=("device:1",)), fits_if=("without gpu",))
+    assert refusal_lines(refusal, NOW, wishes) == [
+        "  3 gpu cannot be had, whatever else is asked for",
+        "  4 gpu asked · 2 gpu free · 2 gpu short · wishes for 1 and 3 are counted together; 2 of this kind can be given now",
+        "  fits without gpu",
+    ]
+    one = refusal_lines(refusal, NOW, Request(devices=(DeviceRequest(kind="gpu", count=4),)))
+    assert one[1] == "  4 gpu asked · 2 gpu free · 2 gpu short · 2 of this kind can be given now"
+
+
 def test_why_not_names_certificate_hints_and_endings(earmark: Line) -> None:
     """On two cells of eight cores of which one is taken: what the guest's cells need, what smaller wish fits, and when it will."""
     earmark.good("claim --consumer db --cpus 6:dedicated --ttl 2h")

@@ -11,7 +11,7 @@ from tests.fit.worlds import SEEDS, World, device_cases, random, requests, shuff
 
 from earmark.core.fit.fit import answered, fit
 from earmark.core.fit.free import Free
-from earmark.core.fit.hints import suggestions
+from earmark.core.fit.hints import proposals
 from earmark.core.fit.proof.judge import judge
 from earmark.core.fit.proof.recheck import check_refusal
 from earmark.core.model.grant import Grant
@@ -80,9 +80,10 @@ def test_each_reason_of_a_refusal_holds_when_checked_again(world: World, request
     if isinstance(answer, Grant):
         return
     assert check_refusal(answer, request_, supply) == []
-    tried = {text: other for group in suggestions(request_, supply, answer.reasons) for text, other in group}
-    for hint in answer.fits_if:
-        assert isinstance(answered(tried[hint], supply), Grant), hint
+    said = proposals(request_, supply, answer.reasons, lambda other: isinstance(answered(other, supply), Grant))
+    assert tuple(each.text for each in said) == answer.fits_if
+    for hint in said:
+        assert isinstance(answered(hint.request, supply), Grant), hint
 
 
 @given(worlds(), requests(), SEEDS)

@@ -12,7 +12,7 @@ from tests.fit.brute_ground import possible
 from tests.fit.worlds import BARE, KINDS, SEEDS, World, machine, random, random_world, sriov, units
 
 from earmark.core.fit.fit import answered, fit
-from earmark.core.fit.hints import TRIES_MAX, suggestions
+from earmark.core.fit.hints import TRIES_MAX, WALK_MAX, groups, proposals
 from earmark.core.fit.proof.certify import check
 from earmark.core.fit.proof.question import confirmed, question_of
 from earmark.core.fit.request import check_request
@@ -20,6 +20,7 @@ from earmark.core.model.grant import Grant
 from earmark.core.model.refusal import Certificate, Refusal
 from earmark.core.model.request import CpuPolicy, DeviceRequest, GuestCell, Request
 from earmark.core.model.units import GIB, MIB
+from earmark.errors import InvalidRequest
 
 CASES = 800
 
@@ -107,13 +108,31 @@ def test_hints_are_requests_that_make_sense_and_fit(seed: int) -> None:
     answer = fit(request, world.supply)
     if isinstance(answer, Grant):
         return
-    groups = suggestions(request, world.supply, answer.reasons)
-    tried = [(text, other) for group in groups for text, other in group][:TRIES_MAX]
-    for _, other in tried:
+    tried: list[Request] = []
+
+    def fits(other: Request) -> bool:
         check_request(other)
-    fitting = [text for text, other in tried if isinstance(answered(other, world.supply), Grant)]
-    assert set(answer.fits_if) <= set(fitting)
-    assert bool(answer.fits_if) == bool(fitting)
+        tried.append(other)
+        return isinstance(answered(other, world.supply), Grant)
+
+    said = proposals(request, world.supply, answer.reasons, fits)
+    assert len(tried) <= TRIES_MAX
+    assert tuple(each.text for each in said) == answer.fits_if
+    assert all(each.request in tried and fits(each.request) for each in said)
+    single = [
+        group.requests[n] for group in groups(request, world.supply, answer.reasons) for n in range(min(WALK_MAX, len(group.requests)))
+    ]
+    if not said:
+        assert not any(makes_sense(other) and fits(other) for other in single[:TRIES_MAX])
+
+
+def makes_sense(request: Request) -> bool:
+    """Say whether a request is without contradiction."""
+    try:
+        check_request(request)
+    except InvalidRequest:
+        return False
+    return True
 
 
 def hints(request: Request, world: World) -> tuple[str, ...]:

@@ -7,10 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from msgspec.structs import replace
+
 from earmark.cli.phrases import HOLDERS_SHOWN_MAX, clean, device_words, holding, name, reason_line
 from earmark.core.fit.devices.match import policy_of
 from earmark.core.fit.guest import is_bound
-from earmark.core.model.refusal import Certificate, Holding, Refusal
+from earmark.core.model.refusal import Certificate, Holding, Reason, Refusal
 from earmark.core.model.request import Request
 from earmark.core.model.units import counted
 
@@ -22,13 +24,21 @@ def refusal_lines(refusal: Refusal, now_ms: int, request: Request | None = None)
     for reason in refusal.reasons:
         if proof and reason.code in ("hall", "together"):
             continue
-        lines.append("  " + reason_line(reason))
+        lines.append("  " + reason_line(reason if request is None else _of_several(reason, request)))
         lines += ["      held by " + holding(one, now_ms) for one in reason.holders[:HOLDERS_SHOWN_MAX]]
         more = reason.holders_left_out + max(0, len(reason.holders) - HOLDERS_SHOWN_MAX)
         if more:
             lines.append(f"      and {counted(more, 'more claim')}")
-    lines += ["  fits if " + clean(change) for change in refusal.fits_if]
+    lines += ["  fits " + ("" if change.startswith("without ") else "if ") + clean(change) for change in refusal.fits_if]
     return lines + ending_lines(refusal.fits_after, now_ms)
+
+
+def _of_several(reason: Reason, request: Request) -> Reason:
+    """Return a reason about devices with the wishes that it counts as one, where they are several: "wishes for 1 and 3"."""
+    counts = [wish.count for wish in request.devices if reason.resource == f"device:{wish.kind}"]
+    if reason.code != "short" or len(counts) == 1 or sum(counts) != reason.asked:
+        return reason
+    return replace(reason, detail=f"wishes for {_listed([str(count) for count in counts])} are counted together; {reason.detail}")
 
 
 def ending_lines(ends: Sequence[Holding], now_ms: int) -> list[str]:

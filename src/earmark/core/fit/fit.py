@@ -41,18 +41,10 @@ def fit(request: Request, supply: Supply) -> Grant | Refusal:
 
 def _fits_if(request: Request, supply: Supply, reasons: Sequence[Reason]) -> tuple[str, ...]:
     """Return the changes to a refused request with which it does fit, in words."""
-    from earmark.core.fit.hints import TRIES_MAX, suggestions  # noqa: PLC0415 - only for those who are refused
+    from earmark.core.fit.hints import proposals  # noqa: PLC0415 - only for those who are refused
 
-    said: list[str] = []
-    tries = iter(range(TRIES_MAX))
-    for group in suggestions(request, supply, reasons):
-        for text, other in group:
-            if next(tries, None) is None:
-                return tuple(said)
-            if isinstance(answered(other, supply), Grant):
-                said.append(text)
-                break
-    return tuple(said)
+    found = proposals(request, supply, reasons, lambda other: isinstance(answered(other, supply), Grant))
+    return tuple(each.text for each in found)
 
 
 def answered(request: Request, supply: Supply) -> Grant | Refusal:

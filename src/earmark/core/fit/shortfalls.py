@@ -15,7 +15,7 @@ from earmark.core.fit.refusal import CPU, broken_rule, short
 from earmark.core.model.ids import MEMORY, VCPU, class_pool, disk_pool
 from earmark.core.model.refusal import Reason
 from earmark.core.model.request import Request
-from earmark.core.model.units import KIB, counted, format_bytes, format_ratio
+from earmark.core.model.units import KIB, counted, exact_bytes, format_bytes, format_ratio
 
 
 def plain_reasons(request: Request, supply: Supply, of_units: frozenset[str] = frozenset()) -> list[Reason]:
@@ -102,7 +102,9 @@ def _page_reasons(request: Request, guest: Guest, supply: Supply) -> list[Reason
     reasons = []
     odd = next((need.memory_bytes for need in guest.cells if need.memory_bytes % (size * KIB)), None)
     if wish is not None and odd is not None:
-        reasons.append(broken_rule(f"pages:{size}", odd, f"{odd} bytes are not a whole number of pages of {format_bytes(size * KIB)}"))
+        reasons.append(
+            broken_rule(f"pages:{size}", odd, f"{exact_bytes(odd)} are not a whole number of pages of {format_bytes(size * KIB)}")
+        )
     if size not in layout.page_sizes:
         sizes = ", ".join(format_bytes(known * KIB) for known in layout.page_sizes) or "none"
         files = "; its memory is file-backed, no huge page is handed out" if layout.file_backed else ""

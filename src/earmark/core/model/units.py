@@ -46,6 +46,13 @@ def format_bytes(size: int) -> str:
     return f"{sign}{rest} B"
 
 
+def exact_bytes(size: int) -> str:
+    """Return a size in the largest binary unit of which it is a whole number: "129 MiB", "1000 TiB", "4097 bytes"."""
+    units = (("TiB", TIB), ("GiB", GIB), ("MiB", MIB), ("KiB", KIB))
+    name, unit = next(((name, unit) for name, unit in units if size and size % unit == 0), ("bytes", 1))
+    return f"{size // unit} {name}"
+
+
 def parse_duration_ms(text: str, *, what: str = "duration") -> int:
     """Return a duration such as "2h", "90s" or "1h30m" in milliseconds; raises InvalidRequest."""
     rest = text.strip()

@@ -15,7 +15,7 @@ from earmark.core.fit.refusal import CPU, broken_rule, short
 from earmark.core.fit.search.places import PAIR, can_place, isolable, least_leaving
 from earmark.core.model.inventory import RATIO_ONE
 from earmark.core.model.refusal import Reason
-from earmark.core.model.units import KIB, counted, format_bytes, format_ratio
+from earmark.core.model.units import KIB, counted, exact_bytes, format_bytes, format_ratio
 
 
 class Option(NamedTuple):
@@ -169,6 +169,6 @@ def _about_memory(need: GuestNeed, cell: HostCell, guest: Guest, ground: Ground)
         pool = offer.pool or f"pages:{cell.id}:{offer.size_kib}"
         size = offer.size_kib * KIB
         if offer.whole and amount % size:
-            yield broken_rule(pool, amount, f"{amount} bytes are not a whole number of pages of {format_bytes(size)}")
+            yield broken_rule(pool, amount, f"{exact_bytes(amount)} are not a whole number of pages of {format_bytes(size)}")
         elif pages_of(amount, offer) > offer.free:
             yield short(pool, pages_of(amount, offer), offer.free, detail=f"{offer.free} pages of {format_bytes(size)} are free")

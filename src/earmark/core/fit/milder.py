@@ -1,0 +1,349 @@
+"""The milder requests that could be tried in place of one that was refused, the most wanted of each kind first.
+
+Rules of this file: nothing is tried here. A request changes in one thing: downwards, to a milder kind, or up to a whole number of pages, by what
+the reasons and the node say is free. What hangs on it changes with it (the vCPUs that are still dedicated); the words are made of the difference
+(`core.fit.differences`), so none of it goes unsaid.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Protocol
+
+from msgspec.structs import replace
+
+from earmark.core.fit.cpus import shared_room
+from earmark.core.fit.devices.match import ANY_PCI, policy_of
+from earmark.core.fit.free import Supply
+from earmark.core.fit.ground import WHOLE, Ground, HostCell
+from earmark.core.fit.guest import guest_of, is_bound
+from earmark.core.fit.live_ground import ground_of
+from earmark.core.fit.request import ENCRYPTION
+from earmark.core.fit.search.places import PAIR, isolable
+from earmark.core.model.ids import MEMORY
+from earmark.core.model.refusal import Reason
+from earmark.core.model.request import DeviceRequest, Request, ThreadPolicy
+from earmark.core.model.units import KIB, MIB
+
+AMOUNTS_MAX = 8
+"""So many amounts of one resource are tried, the largest first."""
+CELLS_TRIED = (1, 2, 3, 4, 6, 8)
+"""The numbers of guest cells that are tried where another number would do."""
+
+MILDER: dict[ThreadPolicy, tuple[ThreadPolicy, ...]] = {
+    "isolate": ("prefer",),
+    "require-strict": ("require", "prefer"),
+    "require": ("prefer",),
+}
+
+
+class Changes(Protocol):
+    """Requests in the order in which they are tried."""
+
+    def __len__(self) -> int:
+        """Return how many there are."""
+
+    def __getitem__(self, place: int, /) -> Request:
+        """Return one of them."""
+
+
+class _Counts:
+    """A request with so many vCPUs, for each of some counts; a request is made when it is asked for."""
+
+    def __init__(self, request: Request, counts: Sequence[int]) -> None:
+        self._request = request
+        self._counts = counts
+
+    def __len__(self) -> int:
+        """Return how many counts there are."""
+        return len(self._counts)
+
+    def __getitem__(self, place: int, /) -> Request:
+        """Return the request with one of the counts."""
+        return _with_vcpus(self._request, self._counts[place])
+
+
+# --- vCPUs --------------------------------------------------------------------------------------------------------------------------
+
+
+def fewer_cpus(request: Request, supply: Supply, reasons: Sequence[Reason]) -> Changes:
+    """Return the request with fewer vCPUs, from the most that could be free downwards, each number of them."""
+    if request.guest_cells:
+        return _fewer_in_a_cell(request, supply, reasons)
+    cells = request.cells or 1
+    most = min(request.vcpus - 1, _most_vcpus(request, supply))
+    return _Counts(request, range(most // cells * cells, 0, -cells))
+
+
+def _most_vcpus(request: Request, supply: Supply) -> int:
+    """Return a number of vCPUs such that the node surely has not room for more of this kind."""
+    room = shared_room(supply)
+    if not is_bound(request):
+        return max(0, min(room.mask.bit_count(), room.capacity - room.used))
+    ground, cells = _ground(request, supply), request.cells or 1
+    free = _rooms(request, ground)
+    most = free[cells - 1] * cells if cells <= len(free) else 0
+    emulator = 1 if request.emulator_policy == "isolate" else 0
+    if cells == 1:
+        most -= emulator
+    if request.cpu_policy == "dedicated" and ground.leaving_max is not None:
+        most = min(most, ground.leaving_max - emulator)
+    if request.cpu_policy == "shared":
+        most = min(most, room.capacity - room.used)
+    return max(0, most)
+
+
+def _ground(request: Request, supply: Supply) -> Ground:
+    return ground_of(request, guest_of(request), supply)
+
+
+def _rooms(request: Request, ground: Ground) -> list[int]:
+    """Return how many vCPUs, and CPUs for the emulator, each host cell has room for at the very most, the largest first."""
+    return sorted((_room(request, cell, shrinks=ground.shrinks) for cell in ground.cells), reverse=True)
+
+
+def _room(request: Request, cell: HostCell, *, shrinks: bool) -> int:
+    free = cell.free.bit_count()
+    if request.cpu_policy == "shared":
+        return cell.shared_cpus
+    if request.cpu_policy == "mixed":
+        return max(free, cell.shared_cpus) if shrinks else free + cell.shared_cpus
+    if request.thread_policy == "isolate":
+        return sum(1 for _ in isolable(cell))
+    if request.thread_policy in ("require", "require-strict") and request.emulator_policy != "isolate":
+        return sum(size for core in cell.cores if (size := (core & cell.free).bit_count()) >= PAIR)
+    return free
+
+
+def _with_vcpus(request: Request, count: int) -> Request:
+    """Return a request whose last vCPUs are gone."""
+    return replace(
+        request,
+        vcpus=count,
+        dedicated_vcpus=tuple(vcpu for vcpu in request.dedicated_vcpus if vcpu < count),
+        realtime_vcpus=tuple(vcpu for vcpu in request.realtime_vcpus if vcpu < count),
+        topology=None,
+    )
+
+
+def _fewer_in_a_cell(request: Request, supply: Supply, reasons: Sequence[Reason]) -> list[Request]:
+    """Return the request with fewer vCPUs in one of its own cells: one fewer, or as many as the node or some reason says are free."""
+    free = next(iter(_rooms(request, _ground(request, supply))), 0)
+    tried = {(reason.guest_cell or 0, reason.free) for reason in reasons if reason.code == "short"}
+    for number, cell in enumerate(request.guest_cells):
+        most = min(len(cell.vcpus) - 1, free)
+        tried |= {(number, most), (number, most - 1)}
+    changes = sorted(tried, key=lambda change: (-change[1], change[0]))
+    smaller = [(number, count) for number, count in changes if 0 < count < len(request.guest_cells[number].vcpus)]
+    return [_without(request, number, count) for number, count in smaller[:AMOUNTS_MAX]]
+
+
+def _without(request: Request, number: int, count: int) -> Request:
+    """Return a request of whose guest cell `number` only the first `count` vCPUs are left; all vCPUs are numbered anew."""
+    gone = set(request.guest_cells[number].vcpus[count:])
+    names = {vcpu: new for new, vcpu in enumerate(vcpu for vcpu in range(request.vcpus) if vcpu not in gone)}
+
+    def renamed(vcpus: tuple[int, ...]) -> tuple[int, ...]:
+        return tuple(names[vcpu] for vcpu in vcpus if vcpu in names)
+
+    cells = tuple(replace(cell, vcpus=renamed(cell.vcpus), dedicated=renamed(cell.dedicated)) for cell in request.guest_cells)
+    return replace(
+        request,
+        vcpus=len(names),
+        guest_cells=cells,
+        dedicated_vcpus=renamed(request.dedicated_vcpus),
+        realtime_vcpus=renamed(request.realtime_vcpus),
+        topology=None,
+    )
+
+
+def milder_threads(request: Request) -> list[Request]:
+    """Return the request with milder policies for threads, the nearest first, then for the emulator."""
+    policies = MILDER.get(request.thread_policy, ()) if request.thread_policy is not None else ()
+    milder = [replace(request, thread_policy=policy) for policy in policies]
+    return [*milder, replace(request, emulator_policy="share")] if request.emulator_policy == "isolate" else milder
+
+
+def shared_cpus(request: Request) -> list[Request]:
+    """Return the request with CPUs that are shared, without all that only CPUs of one's own have."""
+    if request.cpu_policy == "shared":
+        return []
+    cells = tuple(replace(cell, dedicated=()) for cell in request.guest_cells)
+    return [
+        replace(
+            request, cpu_policy="shared", thread_policy=None, emulator_policy=None, dedicated_vcpus=(), realtime_vcpus=(), guest_cells=cells
+        )
+    ]
+
+
+def other_cells(request: Request, supply: Supply) -> list[Request]:
+    """Return the request spread evenly over another number of guest cells, the numbers next to its own first."""
+    if not is_bound(request):
+        return []
+    own = request.cells or len(request.guest_cells) or 1
+    alike = len({(len(cell.vcpus), cell.memory_bytes) for cell in request.guest_cells}) < PAIR
+    counts = [count for count in CELLS_TRIED if (count != own or not alike) and count <= len(supply.layout.cells)]
+    counts.sort(key=lambda count: (abs(count - own), count))
+    fitting = [count for count in counts if not request.vcpus % count and not request.memory_bytes % count]
+    return [replace(request, cells=count, guest_cells=()) for count in fitting]
+
+
+# --- memory -------------------------------------------------------------------------------------------------------------------------
+
+
+def whole_pages(request: Request, reasons: Iterable[Reason]) -> list[Request]:
+    """Return the request with memory that is a whole number of pages, for each size of which it is not: rounded up, then down."""
+    sizes = {request.page_kib} if isinstance(request.page_kib, int) else set()
+    for reason in reasons:
+        kind, _, rest = reason.resource.partition(":")
+        size = rest.rpartition(":")[2]
+        if reason.code == "units_rule" and kind == "pages" and size.isdigit():
+            sizes.add(int(size))
+    rounded = [_in_pages(request, size * KIB, up=up) for size in sorted(sizes) for up in (True, False)]
+    return [other for other in rounded if other.memory_bytes != request.memory_bytes]
+
+
+def _in_pages(request: Request, page: int, *, up: bool) -> Request:
+    """Return a request of whose guest cells each has a whole number of pages."""
+
+    def rounded(size: int) -> int:
+        return -(-size // page) * page if up else size // page * page
+
+    if request.guest_cells:
+        cells = tuple(replace(cell, memory_bytes=rounded(cell.memory_bytes)) for cell in request.guest_cells)
+        return replace(request, guest_cells=cells, memory_bytes=sum(cell.memory_bytes for cell in cells))
+    cells_of = request.cells or 1
+    return replace(request, memory_bytes=rounded(request.memory_bytes // cells_of) * cells_of)
+
+
+def less_memory(request: Request, supply: Supply, reasons: Iterable[Reason]) -> list[Request]:
+    """Return the request with as much memory as reasons say is free, the most first."""
+    if request.guest_cells:
+        return _less_in_a_cell(request, reasons)
+    cells = request.cells or 1
+    less = set()
+    for reason in reasons:
+        amount, size = _bytes(reason)
+        wanted = request.page_kib if isinstance(request.page_kib, int) else size or supply.layout.base_page_kib
+        page = wanted * KIB * cells
+        amount = (amount if reason.resource == MEMORY else amount * cells) // page * page
+        less.add(amount // MIB * MIB if amount > MIB and not MIB % page else amount)
+    fewer = sorted((amount for amount in less if 0 < amount < request.memory_bytes), reverse=True)
+    return [replace(request, memory_bytes=amount) for amount in fewer[:AMOUNTS_MAX]]
+
+
+def _less_in_a_cell(request: Request, reasons: Iterable[Reason]) -> list[Request]:
+    changes = []
+    for number, amount in sorted({(reason.guest_cell or 0, _bytes(reason)[0]) for reason in reasons}, key=lambda each: (-each[1], each[0])):
+        had = request.guest_cells[number].memory_bytes
+        if 0 < amount < had:
+            cells = tuple(replace(cell, memory_bytes=amount) if place == number else cell for place, cell in enumerate(request.guest_cells))
+            changes.append(replace(request, memory_bytes=request.memory_bytes - had + amount, guest_cells=cells))
+    return changes[:AMOUNTS_MAX]
+
+
+def _bytes(reason: Reason) -> tuple[int, int]:
+    """Return the bytes that a reason about memory or pages says are free, and the size of these pages in KiB (0: of none)."""
+    kind, _, rest = reason.resource.partition(":")
+    size = rest.rpartition(":")[2]
+    return (reason.free * int(size) * KIB, int(size)) if kind == "pages" and size.isdigit() else (reason.free, 0)
+
+
+def any_pages(request: Request) -> list[Request]:
+    """Return the request with pages of whatever size does."""
+    return [replace(request, page_kib="any")] if request.page_kib not in (None, "any") else []
+
+
+def no_pages(request: Request) -> list[Request]:
+    """Return the request with ordinary memory, which is locked only where it is encrypted."""
+    if request.page_kib is None:
+        return []
+    encrypted = any(item.resource_class == ENCRYPTION for item in request.resources)
+    return [replace(request, page_kib=None, locked_memory=request.locked_memory and encrypted)]
+
+
+# --- devices and the rest -----------------------------------------------------------------------------------------------------------
+
+
+def farther_devices(request: Request) -> list[Request]:
+    """Return the request with devices that may be farther away: each of its wishes alone, then all of them."""
+    near = [number for number, wish in enumerate(request.devices) if policy_of(wish) != "preferred"]
+    changes = [_with_device(request, number, replace(request.devices[number], affinity="preferred")) for number in near]
+    if len(near) > 1:
+        wishes = tuple(replace(wish, affinity="preferred") if number in near else wish for number, wish in enumerate(request.devices))
+        changes.append(replace(request, devices=wishes))
+    return changes
+
+
+def smaller_devices(request: Request, supply: Supply) -> list[Request]:
+    """Return the request with less memory of the devices of one wish: as much as devices of the node have, the most first."""
+    known = {supply.layout.known[unit].memory_bytes or 0 for unit in supply.layout.grantable}
+    changes = []
+    for number, wish in enumerate(request.devices):
+        sizes = {size * (wish.share or WHOLE) // WHOLE // MIB * MIB for size in known}
+        smaller = sorted((size for size in sizes if 0 < size < (wish.memory_bytes or 0)), reverse=True)
+        changes += [_with_device(request, number, replace(wish, memory_bytes=size)) for size in smaller[:AMOUNTS_MAX]]
+    return changes
+
+
+def fewer_devices(request: Request, supply: Supply, reasons: Sequence[Reason]) -> list[Request]:
+    """Return the request with fewer devices of one wish, or such as need not be linked; then with what is free shared out over all of a kind."""
+    changes, shared = [], []
+    for number, wish in enumerate(request.devices):
+        if wish.linked:
+            changes.append(_with_device(request, number, replace(wish, linked=False)))
+        others = sum(other.count for other in request.devices if other.kind == wish.kind) - wish.count
+        told = {reason.free for reason in reasons if reason.resource == f"device:{wish.kind}"}
+        told = told or {len(supply.layout.devices.get(wish.kind, ()))}
+        counts = told | {free - others for free in told} | {wish.count - 1}
+        fewer = sorted((count for count in counts if 0 < count < wish.count), reverse=True)
+        changes += [_with_device(request, number, replace(wish, count=count)) for count in fewer]
+        shared += [request if others < 1 else _shared_out(request, wish.kind, free) for free in sorted(told, reverse=True)]
+    several = [other for number, other in enumerate(shared) if other != request and other not in (*changes, *shared[:number])]
+    return [*changes[:AMOUNTS_MAX], *several[:AMOUNTS_MAX]]
+
+
+def _shared_out(request: Request, kind: str, free: int) -> Request:
+    """Return a request whose wishes of a kind ask for so many devices together, the largest cut first; as it is if each cannot have one."""
+    asked = [wish.count for wish in request.devices if wish.kind == kind]
+    if not len(asked) <= free < sum(asked):
+        return request
+    level = max(cap for cap in range(1, max(asked) + 1) if sum(min(cap, count) for count in asked) <= free)
+    left = free - sum(min(level, count) for count in asked)
+    wishes = []
+    for wish in request.devices:
+        more = wish.kind == kind and wish.count > level and left > 0
+        left -= more
+        wishes.append(replace(wish, count=min(wish.count, level + more)) if wish.kind == kind else wish)
+    return replace(request, devices=tuple(wishes))
+
+
+def without_devices(request: Request, supply: Supply, reasons: Sequence[Reason]) -> list[Request]:
+    """Return the request without one of its wishes for devices, then without all those that cannot have one, then with fewer others."""
+    every = range(len(request.devices))
+    one = [replace(request, devices=tuple(wish for other, wish in enumerate(request.devices) if other != number)) for number in every]
+    none = {reason.resource for reason in reasons if reason.free <= 0}
+    there = (*supply.layout.devices, ANY_PCI)
+    left = tuple(wish for wish in request.devices if wish.kind in there and f"device:{wish.kind}" not in none)
+    rest = replace(request, devices=left)
+    without = [*one[:AMOUNTS_MAX], *([rest] if len(left) < len(every) - 1 else [])]
+    return without if len(left) == len(every) else [*without, *fewer_devices(rest, supply, reasons)]
+
+
+def _with_device(request: Request, number: int, wish: DeviceRequest) -> Request:
+    return replace(request, devices=(*request.devices[:number], wish, *request.devices[number + 1 :]))
+
+
+def less_stock(request: Request, reason: Reason) -> list[Request]:
+    """Return the request with what is free of a disk or a class."""
+    kind, _, name = reason.resource.partition(":")
+    if kind == "disk" and reason.free > 0:
+        return [replace(request, disk_bytes=reason.free // MIB * MIB or reason.free)]
+    if kind == "class" or (kind == "device" and name.startswith("class:")):
+        name = name.removeprefix("class:")
+        if reason.free > 0:
+            kept = tuple(replace(item, amount=reason.free) if item.resource_class == name else item for item in request.resources)
+        else:
+            kept = tuple(item for item in request.resources if item.resource_class != name)
+        return [replace(request, resources=kept)]
+    return []
