@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import codecs
+import errno
 import gzip
+import io
 import json
 import os
 import subprocess
@@ -16,6 +19,7 @@ from tests.cases.case_making import drawn
 
 from earmark.cli import case_lines
 from earmark.cli.main import cli
+from earmark.errors import InvalidRecord
 
 Made = dict[str, Any]
 CASES = [drawn(number) for number in range(40)]
@@ -128,6 +132,75 @@ def test_a_file_that_is_not_there_is_an_error(tmp_path: Path) -> None:
         said = run("--cases", str(path))
         assert (said.exit_code, said.stdout) == (2, "")
         assert "cannot be read" in said.stderr
+
+
+class Failing(io.BytesIO):
+    """A stream of a disk that fails behind the first case."""
+
+    def readline(self, size: int | None = -1, /) -> bytes:
+        """Return the first line; raise OSError for those behind it."""
+        if self.tell():
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        return super().readline(size)
+
+
+def test_a_disk_that_fails_is_the_input_s_fault() -> None:
+    """What is read is answered; where reading fails, the file and the reason are named."""
+    lines = case_lines.lines_of(Failing(b"\n".join(LINES)), "cases.jsonl")
+    assert next(lines).number == 1
+    with pytest.raises(InvalidRecord, match=r"'cases\.jsonl' cannot be read: Input/output error"):
+        next(lines)
+
+
+def test_what_goes_wrong_with_the_answers_is_not_told_of_the_file(file: Path) -> None:
+    """An OSError of the block in which the file is open passes as it is."""
+    with pytest.raises(OSError, match="the output"), case_lines.opened(str(file)):
+        raise OSError("the output")
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("words", [(), ("--json",), ("--json", "--jobs", "2")])
+def test_an_output_that_takes_nothing_is_not_told_of_the_file(words: tuple[str, ...], file: Path) -> None:
+    """A reader that is gone ends it quietly with 141; a full disk behind the output is named as such, with 74."""
+    command = [sys.executable, "-m", "earmark.cli.main", "fit", "--cases", str(file), *words]
+    with Path("/dev/full").open("wb") as full:
+        done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, check=False)
+    assert done.returncode == 74
+    assert done.stderr.count(b"\n") == 1
+    assert b"cannot be written to standard output: No space left on device" in done.stderr
+    read, write = os.pipe()
+    os.close(read)
+    done = subprocess.run(command, stdout=write, stderr=subprocess.PIPE, check=False)
+    os.close(write)
+    assert (done.returncode, done.stderr) == (141, b"")
+
+
+def test_a_byte_order_mark_is_passed_over(file: Path) -> None:
+    """A file that an editor has begun with the mark of UTF-8 is answered as without it; a mark elsewhere is no case."""
+    plain = run("--cases", str(file), "--json")
+    marked = codecs.BOM_UTF8 + file.read_bytes()
+    for raw in (marked, gzip.compress(marked)):
+        assert run("--cases", "-", "--json", stdin=raw).stdout == plain.stdout
+    assert run("--cases", "-", "--json", stdin=codecs.BOM_UTF8).stdout == ""
+    assert run("--cases", "-", stdin=LINES[0] + b"\n" + codecs.BOM_UTF8 + LINES[1]).exit_code == 2
+
+
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-16-le", "utf-16-be", "utf-32"])
+def test_a_file_in_another_encoding_is_one_error(encoding: str, file: Path) -> None:
+    """A file of UTF-16, with its mark or without, is said to be not UTF-8, once and not for every line."""
+    said = run("--cases", "-", stdin=file.read_text().encode(encoding))
+    assert (said.exit_code, said.stdout) == (2, "")
+    assert said.stderr == "earmark: cases from standard input: not UTF-8 but UTF-16 or UTF-32\n"
+
+
+@pytest.mark.parametrize(
+    ("broken", "last"), [(20, None), (21, "and 1 more line that is no case"), (25, "and 5 more lines that are no case")]
+)
+def test_lines_that_are_no_case_are_counted_where_they_are_no_longer_named(broken: int, last: str | None) -> None:
+    """The first twenty are named; how many more there are is said behind them."""
+    told = run("--cases", "-", stdin=b"{broken\n" * broken).stderr.splitlines()
+    assert [line for line in told if " is no case: " in line] == told[:20]
+    assert told[20:] == ([last] if last else [])
 
 
 def test_a_file_of_nothing_is_answered_with_nothing() -> None:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import NoReturn
 
@@ -15,7 +17,7 @@ from click.testing import CliRunner
 from tests.cli.conftest import Line, Said
 
 from earmark import errors
-from earmark.cli.main import cli
+from earmark.cli.main import Output, OutputLost, cli
 from earmark.cli.session import Session
 
 HOSTILE = [
@@ -129,6 +131,17 @@ def test_hostile_reasons_reach_the_refused_as_text(earmark: Line) -> None:
     assert earmark("--json").json()["cordons"][0]["reason"] == reason
 
 
+def home_of(path: Path) -> dict[str, str]:
+    """Return an environment with a home of its own."""
+    return {**os.environ, "XDG_STATE_HOME": str(path)}
+
+
+def ended_process(words: str, home: Path, *, stdout: int) -> subprocess.CompletedProcess[bytes]:
+    """Run `earmark WORDS` to its end, its answer going to a file that is open."""
+    command = [sys.executable, "-m", "earmark.cli.main", *words.split()]
+    return subprocess.run(command, env=home_of(home), stdout=stdout, stderr=subprocess.PIPE, check=False)
+
+
 def earmark_process(*words: str, home: Path, **more: str) -> subprocess.Popen[bytes]:
     """Start `earmark WORDS` with a home of its own."""
     environment = {**os.environ, "XDG_STATE_HOME": str(home), **more}
@@ -145,6 +158,89 @@ def test_a_reader_that_goes_away_is_no_error_of_ours(tmp_path: Path) -> None:
         child.stdout.close()
         assert child.stderr.read() == b""
         assert child.wait() == 141
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("words", ["--help", "node list", "list --json", "log", "export"])
+def test_an_answer_that_is_drawn_copied_or_listed_ends_quietly_too(words: str, tmp_path: Path) -> None:
+    """However a command writes its answer, a reader that is gone ends it with 141 and without a word."""
+    pipe = unread_pipe()
+    done = ended_process(words, tmp_path, stdout=pipe)
+    os.close(pipe)
+    assert (done.returncode, done.stderr) == (141, b"")
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("words", ["--help", "node list", "log", "export"])
+def test_an_output_that_takes_nothing_is_named_in_one_line(words: str, tmp_path: Path) -> None:
+    """On a full disk the line says that it was the output, and why, not that Earmark is at fault; the code is 74."""
+    with Path("/dev/full").open("wb") as full:
+        done = ended_process(words, tmp_path, stdout=full.fileno())
+        assert done.stderr == b"earmark: the answer cannot be written to standard output: No space left on device\n"
+        assert done.returncode == 74
+        told = json.loads(ended_process(words + " --json", tmp_path, stdout=full.fileno()).stderr)
+    assert told["type"].endswith("/output-lost")
+
+
+@pytest.mark.long
+@pytest.mark.parametrize(("words", "code"), [("node list", 74), ("bogus", 2), ("release none", 2)])
+def test_a_closed_output_is_missed_only_where_there_is_an_answer(words: str, code: int, tmp_path: Path) -> None:
+    """Behind `>&-` an answer has nowhere to go, and that is said; what has no answer ends as ever."""
+    shell = f"exec {sys.executable} -m earmark.cli.main {words} >&-"
+    done = subprocess.run(["/bin/sh", "-c", shell], env=home_of(tmp_path), stderr=subprocess.PIPE, check=False)
+    assert done.returncode == code
+    assert done.stderr.startswith(b"earmark: ")
+    assert done.stderr.endswith(b"Bad file descriptor\n") == (code == 74)
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("where", ["2>/dev/full", "2>&-"])
+@pytest.mark.parametrize(("words", "code"), [("claim --mem 1MiB --consumer x", 0), ("bogus", 2)])
+def test_notices_that_nobody_takes_change_nothing(words: str, code: int, where: str, tmp_path: Path) -> None:
+    """Where standard error takes nothing, a command does what it does, answers, and ends as ever."""
+    shell = f"exec {sys.executable} -m earmark.cli.main {words} {where}"
+    done = subprocess.run(["/bin/sh", "-c", shell], env=home_of(tmp_path), stdout=subprocess.PIPE, check=False)
+    assert done.returncode == code
+    assert (done.stdout != b"") == (code == 0)
+
+
+def full_disk() -> int:
+    """Return an open file on a disk that is full."""
+    return os.open("/dev/full", os.O_WRONLY)
+
+
+def unread_pipe() -> int:
+    """Return a pipe whose reader is gone."""
+    read, write = os.pipe()
+    os.close(read)
+    return write
+
+
+def full_pipe() -> int:
+    """Return a pipe that is full and that nobody waits for; its reader stays."""
+    _, write = os.pipe()
+    os.set_blocking(write, False)
+    with suppress(BlockingIOError):
+        while True:
+            os.write(write, bytes(4096))
+    return write
+
+
+@pytest.mark.parametrize(("made", "number"), [(full_disk, errno.ENOSPC), (unread_pipe, errno.EPIPE), (full_pipe, errno.EAGAIN)])
+def test_what_the_output_does_not_take_is_no_oserror(made: Callable[[], int], number: int) -> None:
+    """Nobody who foresees an OSError of his own takes the output's for it; the reason is said."""
+    with Output(made(), "w") as output, pytest.raises(OutputLost, match=os.strerror(number)) as told:
+        output.write(b"x")
+    assert not isinstance(told.value, OSError)
+    assert told.value.unread == (number == errno.EPIPE)
+
+
+def test_a_full_disk_elsewhere_is_not_told_of_the_output() -> None:
+    """An OSError that nobody foresaw and that is not the output's stays a fault with its traceback."""
+    said = ended_with(OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)), "list")
+    assert said.code == 70
+    assert "Traceback" in said.err
+    assert "standard output" not in said.err
 
 
 @pytest.mark.long

@@ -8,7 +8,7 @@ import re
 from tools import cli_page
 
 from earmark import errors
-from earmark.cli.main import EXIT_BROKEN_PIPE, EXIT_INTERNAL, EXIT_INTERRUPTED
+from earmark.cli.main import EXIT_BROKEN_PIPE, EXIT_INTERNAL, EXIT_INTERRUPTED, EXIT_OUTPUT_LOST
 
 
 def test_the_pages_of_the_command_line_are_up_to_date() -> None:
@@ -38,4 +38,4 @@ def test_the_page_of_exit_codes_has_every_code() -> None:
     def codes(kind: type[errors.EarmarkError]) -> set[int]:
         return {kind.exit_code}.union(*(codes(each) for each in kind.__subclasses__()))
 
-    assert listed == codes(errors.EarmarkError) | {0, 1, EXIT_INTERNAL, EXIT_INTERRUPTED, EXIT_BROKEN_PIPE}
+    assert listed == codes(errors.EarmarkError) | {0, 1, EXIT_INTERNAL, EXIT_OUTPUT_LOST, EXIT_INTERRUPTED, EXIT_BROKEN_PIPE}

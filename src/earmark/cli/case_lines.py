@@ -10,6 +10,7 @@ import gzip
 import signal
 import sys
 import zlib
+from codecs import BOM_UTF8, BOM_UTF16_BE, BOM_UTF16_LE
 from collections import deque
 from collections.abc import Iterable, Iterator
 from concurrent.futures import BrokenExecutor, Future, ProcessPoolExecutor
@@ -66,55 +67,76 @@ Bundle = list[Line]
 
 @contextmanager
 def opened(source: str) -> Iterator[IO[bytes]]:
-    """Open a file of lines (`-`: standard input), plain or gzipped; raises InvalidRecord if it cannot be read."""
-    try:
+    """Open a file of lines (`-`: standard input), plain or gzipped; raises InvalidRecord if it cannot be opened."""
+    with _read(source):
         plain = sys.stdin.buffer if source == "-" else Path(source).open("rb")  # noqa: SIM115 - closed below, standard input never
-    except (OSError, ValueError) as error:
-        reason = error.strerror if isinstance(error, OSError) else str(error)
-        raise InvalidRecord(f"cases {source!r} cannot be read: {reason}", source=source) from error
     try:
         stream = plain if isinstance(plain, BufferedReader) else BufferedReader(cast("RawIOBase", plain))
-        zipped = stream.peek(len(GZIP_MAGIC)).startswith(GZIP_MAGIC)
+        with _read(source):
+            zipped = stream.peek(len(GZIP_MAGIC)).startswith(GZIP_MAGIC)
         yield cast("IO[bytes]", gzip.GzipFile(fileobj=stream) if zipped else stream)
-    except OSError as error:
-        raise InvalidRecord(f"cases {shown(source)} cannot be read: {error.strerror or error}", source=source) from error
     finally:
         if source != "-":
             plain.close()
 
 
-def lines_of(stream: IO[bytes]) -> Iterator[Line]:
-    """Yield the lines of a stream but for empty ones; a line that is too long, or where the file breaks off, has a fault."""
+@contextmanager
+def _read(source: str) -> Iterator[None]:
+    """Say of what goes wrong in the block that the source cannot be read: raises InvalidRecord."""
+    try:
+        yield
+    except gzip.BadGzipFile:  # some lines of it can be read
+        raise
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) else None
+        raise InvalidRecord(f"cases {shown(source)} cannot be read: {reason or error}", source=source) from error
+
+
+def lines_of(stream: IO[bytes], source: str) -> Iterator[Line]:
+    """Yield the lines of a stream but for empty ones; a line that is too long, or where the file breaks off, has a fault.
+
+    Raises InvalidRecord where the stream cannot be read, or is not UTF-8 from its head on.
+    """
     number = 0
     while True:
         number += 1
         try:
-            raw = stream.readline(LINE_BYTES_MAX + 1)
-            long = len(raw) > LINE_BYTES_MAX and not raw.endswith(b"\n")
-            rest = raw
-            while long and rest and not rest.endswith(b"\n"):
-                rest = stream.readline(LINE_BYTES_MAX)
+            with _read(source):
+                raw, long = _line(stream)
         except (EOFError, zlib.error, gzip.BadGzipFile) as error:
             yield Line(number, b"", f"the gzipped file breaks off or is damaged: {error}")
             return
         if not raw:
             return
+        if number == 1:
+            if raw.startswith((BOM_UTF16_LE, BOM_UTF16_BE)) or raw[:2].count(b"\0") == 1:
+                raise InvalidRecord(f"cases {shown(source)}: not UTF-8 but UTF-16 or UTF-32", source=source)
+            raw = raw.removeprefix(BOM_UTF8)
         if long:
             yield Line(number, b"", f"the line is longer than {LINE_BYTES_MAX} bytes")
         elif raw.strip():
             yield Line(number, raw)
 
 
-def answers(stream: IO[bytes], *, jobs: int, texts: bool) -> Iterator[Done]:
-    """Yield the answers to the lines of a stream, in their order, from so many processes (1: this one)."""
+def _line(stream: IO[bytes]) -> tuple[bytes, bool]:
+    """Return the next line, and whether it is too long: then it is passed over to its end."""
+    raw = rest = stream.readline(LINE_BYTES_MAX + 1)
+    long = len(raw) > LINE_BYTES_MAX and not raw.endswith(b"\n")
+    while long and rest and not rest.endswith(b"\n"):
+        rest = stream.readline(LINE_BYTES_MAX)
+    return raw, long
+
+
+def answers(lines: Iterable[Line], *, jobs: int, texts: bool) -> Iterator[Done]:
+    """Yield the answers to lines, in their order, from so many processes (1: this one)."""
     if jobs == 1:
-        for line in lines_of(stream):
+        for line in lines:
             yield _done(line, texts=texts)
         return
     with ProcessPoolExecutor(jobs, mp_context=get_context("spawn"), initializer=_deaf) as workers:
         under_way: deque[Future[list[Done]]] = deque()
         try:
-            for bundle in _bundles(lines_of(stream)):
+            for bundle in _bundles(lines):
                 under_way.append(workers.submit(answer_bundle, bundle, texts))
                 if len(under_way) >= jobs * BUNDLES_AHEAD:
                     yield from under_way.popleft().result()

@@ -9,7 +9,7 @@ import sys
 from collections import Counter
 from collections.abc import Iterator
 
-from earmark.cli.case_lines import MALFORMED, OUTCOMES, UNKNOWN, Done, answers, opened
+from earmark.cli.case_lines import MALFORMED, OUTCOMES, UNKNOWN, Done, answers, lines_of, opened
 from earmark.cli.ledgers import EXIT_FINDINGS
 from earmark.cli.phrases import clean
 from earmark.cli.session import Session
@@ -53,7 +53,7 @@ def fit_cases(session: Session, source: str, jobs: int) -> int:
     tally = Tally()
     watched = sys.stderr.isatty() and not session.quiet and not session.json
     with opened(source) as stream:
-        for done in answers(stream, jobs=jobs, texts=session.json):
+        for done in answers(lines_of(stream, source), jobs=jobs, texts=session.json):
             tally.add(done)
             if session.json:
                 session.out(done.text.decode("utf-8"))
@@ -63,6 +63,9 @@ def fit_cases(session: Session, source: str, jobs: int) -> int:
                 _progress(tally)
     if watched:
         sys.stderr.write("\r\x1b[K")
+    more = tally.outcomes[MALFORMED] - FAULTS_SHOWN_MAX
+    if more > 0 and not session.json:
+        session.note(f"and {counted(more, 'more line')} that {'is' if more == 1 else 'are'} no case")
     if not session.json:
         _draw(session, tally)
     return tally.exit_code

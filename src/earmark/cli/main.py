@@ -1,18 +1,20 @@
 """The entry of the command line: finds the command, and turns every way to end into one line and an exit code.
 
 Rules of this file: nothing heavy is imported here; a command's module is imported when it is called; an EarmarkError never shows a
-traceback; a fault of ours does, and ends with 70.
+traceback; a fault of ours does, and ends with 70. What goes wrong with standard output is told apart from every other OSError where the bytes leave.
 """
 
 from __future__ import annotations
 
+import errno
 import gc
 import importlib
+import io
 import os
 import sys
 from collections.abc import Callable, Sequence
 from types import TracebackType
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn, TextIO
 
 import click
 
@@ -22,10 +24,14 @@ from earmark.cli.session import Session, encode
 from earmark.cli.verb import VerbGroup
 from earmark.errors import EarmarkError, type_prefix
 
+if TYPE_CHECKING:
+    from _typeshed import ReadableBuffer
+
 PROGRAM = "earmark"
 GC_THRESHOLDS = (100_000, 50, 100)
 EXIT_INVALID = 2
 EXIT_INTERNAL = 70
+EXIT_OUTPUT_LOST = 74
 EXIT_INTERRUPTED = 130
 EXIT_BROKEN_PIPE = 141
 
@@ -79,6 +85,40 @@ SECTIONS: tuple[tuple[str, tuple[tuple[str, str, str], ...]], ...] = (
 """Each command: its name, `module:attribute` under earmark.cli, and its help in one line."""
 
 PLACES = {name: place for _, commands in SECTIONS for name, place, _ in commands}
+
+
+class OutputLost(Exception):
+    """Standard output does not take what is written to it, for the reason of this OSError. No OSError, so that nobody takes it for his own."""
+
+    def __init__(self, reason: OSError) -> None:
+        super().__init__(f"the answer cannot be written to standard output: {reason.strerror}")
+        self.unread = isinstance(reason, BrokenPipeError)
+
+
+class Output(io.FileIO):
+    """Where the bytes of standard output leave."""
+
+    def write(self, some: ReadableBuffer, /) -> int:
+        """Write some bytes; raises OutputLost."""
+        try:
+            count = super().write(some)
+        except OSError as error:
+            raise OutputLost(error) from error
+        if count is None:  # another program has made it non-blocking, and it is full
+            raise OutputLost(BlockingIOError(errno.EAGAIN, os.strerror(errno.EAGAIN)))
+        return count
+
+
+class Notices(io.FileIO):
+    """Where the bytes of standard error leave. What it does not take is dropped: an answer counts more than what is said beside it."""
+
+    def write(self, some: ReadableBuffer, /) -> int:
+        """Write some bytes, or drop them."""
+        try:
+            count = super().write(some)
+        except OSError:
+            count = None
+        return memoryview(some).nbytes if count is None else count
 
 
 class Earmark(VerbGroup):
@@ -144,8 +184,13 @@ def guarded(run: Callable[[], int | None], as_json: Callable[[], bool]) -> int:
     except (click.Abort, KeyboardInterrupt):
         click.echo("earmark: interrupted", err=True)
         return EXIT_INTERRUPTED
-    except BrokenPipeError:  # whoever read our output has seen enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except OutputLost as lost:
+        if lost.unread:
+            return EXIT_BROKEN_PIPE
+        problem = {"type": type_prefix + "output-lost", "title": "output lost", "detail": str(lost), "facts": {}}
+        tell(str(lost), problem, as_json=as_json())
+        return EXIT_OUTPUT_LOST
+    except BrokenPipeError:  # whoever read our notices has seen enough
         return EXIT_BROKEN_PIPE
 
 
@@ -162,7 +207,7 @@ class OurFault:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, where: TracebackType | None) -> None:
         """Let foreseen exceptions pass; print any other and raise SystemExit(70)."""
-        foreseen = (EarmarkError, click.ClickException, click.Abort, click.exceptions.Exit, BrokenPipeError)
+        foreseen = (EarmarkError, click.ClickException, click.Abort, click.exceptions.Exit, OutputLost, BrokenPipeError)
         if error is None or not isinstance(error, Exception) or isinstance(error, foreseen):
             return
         import traceback  # noqa: PLC0415 - only where something is wrong with us
@@ -193,10 +238,32 @@ def main() -> NoReturn:
     A command lives for a moment: collecting garbage while modules load, and once more at the end, would be a tenth of its time.
     """
     gc.set_threshold(*GC_THRESHOLDS)
+    if sys.stdout is sys.__stdout__:
+        sys.stdout = standard(sys.stdout, Output, 1)
+        sys.stderr = standard(sys.stderr, Notices, 2)
     try:
         cli.main()
     finally:
+        settle(sys.stdout)
         gc.freeze()
+
+
+def standard(given: TextIO | None, leaves: type[io.FileIO], number: int) -> TextIO:
+    """Return standard output or error with another way out. One that is closed takes nothing, and no file that is opened gets its number."""
+    if given is None:
+        os.dup2(os.open(os.devnull, os.O_RDONLY), number)
+    out = io.BufferedWriter(leaves(number, "w", closefd=False))
+    if given is None:
+        return io.TextIOWrapper(out, encoding="utf-8", errors="backslashreplace", line_buffering=True)
+    return io.TextIOWrapper(out, encoding=given.encoding, errors=given.errors, line_buffering=bool(given.line_buffering))
+
+
+def settle(stream: TextIO) -> None:
+    """Write out what a stream still holds; what it does not take is dropped, so that the interpreter does not try once more and complain."""
+    try:
+        stream.flush()
+    except (OutputLost, OSError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
 if __name__ == "__main__":
