@@ -73,7 +73,7 @@ def _cells(before: Request, after: Request) -> Difference:
     if before.memory_bytes != after.memory_bytes:
         instead.append(f"{exact_bytes(after.memory_bytes)} of memory instead of {exact_bytes(before.memory_bytes)}")
     if (before.cells, before.guest_cells) != (after.cells, after.guest_cells):
-        kind = "equal guest cell" if before.guest_cells and new > 1 else "guest cell"
+        kind = "equal guest cell" if len(before.guest_cells) > 1 and new > 1 else "guest cell"
         instead.append(f"{counted(new, kind)} instead of {old if old != new else 'unlike ones'}")
     return Difference(tuple(instead))
 
