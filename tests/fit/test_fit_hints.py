@@ -22,7 +22,7 @@ from earmark.core.model.grant import Grant
 from earmark.core.model.ids import ResourceClass, UnitId
 from earmark.core.model.inventory import Inventory
 from earmark.core.model.refusal import Refusal
-from earmark.core.model.request import DeviceRequest, GuestCell, GuestTopology, Request, ResourceAmount, ThreadPolicy
+from earmark.core.model.request import CpuPolicy, DeviceRequest, GuestCell, GuestTopology, Request, ResourceAmount, ThreadPolicy
 from earmark.core.model.topology import Cell, Cpu, Device, Machine
 from earmark.core.model.units import GIB, MIB, TIB, exact_bytes
 
@@ -109,14 +109,16 @@ def test_the_most_vcpus_that_fit_are_found(seed: int) -> None:
     rnd = random(seed)
     world = random_world(rnd)
     threads: tuple[ThreadPolicy | None, ...] = (None, "isolate", "isolate", "require", "require-strict")
-    mixed = rnd.random() < 0.3
+    policy: CpuPolicy = rnd.choice(("dedicated", "dedicated", "mixed", "shared"))
+    cells = rnd.choice((None, None, 1, 2))
     request = Request(
-        vcpus=rnd.randint(2, 8),
-        cpu_policy="mixed" if mixed else "dedicated",
-        dedicated_vcpus=(0,) if mixed else (),
-        thread_policy=rnd.choice(threads),
-        emulator_policy=rnd.choice((None, "isolate")),
-        memory_bytes=rnd.choice((0, MIB)),
+        vcpus=rnd.randint(2, 8) if cells != 2 else rnd.choice((2, 4, 6, 8, 10)),
+        cpu_policy=policy,
+        dedicated_vcpus=(0,) if policy == "mixed" else (),
+        thread_policy=rnd.choice(threads) if policy != "shared" else None,
+        emulator_policy=rnd.choice((None, "isolate")) if policy != "shared" else None,
+        memory_bytes=rnd.choice((0, 2 * MIB)),
+        cells=cells,
     )
     supply = world.supply
     answer = fit(request, supply)
@@ -124,7 +126,11 @@ def test_the_most_vcpus_that_fit_are_found(seed: int) -> None:
         reason.resource.partition(":")[0] in ("cpu", "vcpu", "cores", "threads") for reason in answer.reasons
     ):
         return
-    fitting = [count for count in range(1 + mixed, request.vcpus) if isinstance(answered(replace(request, vcpus=count), supply), Grant)]
+    fitting = [
+        count
+        for count in range(cells or 1, request.vcpus, cells or 1)
+        if (count > 1 or policy != "mixed") and isinstance(answered(replace(request, vcpus=count), supply), Grant)
+    ]
     found = [each.request.vcpus for each in proposed(request, world) if each.request == replace(request, vcpus=each.request.vcpus)]
     assert found == fitting[-1:]
 
@@ -273,6 +279,14 @@ def test_guest_cells_that_are_named_by_hand_may_be_fewer() -> None:
     assert "1 guest cell instead of 2" in texts(by_hand, EIGHT)
     small = World(machine(cells=2, cores=2, threads=1), replace(BARE, cpu_policy="split", cpu_dedicated_set=(0, 1, 2, 3)))
     assert "2 equal guest cells instead of unlike ones" in texts(by_hand, small)
+
+
+def test_several_guest_cells_that_are_too_large_are_made_smaller() -> None:
+    """Where it does not help to make one cell of the guest smaller, each is as small as the host cells that are left for them."""
+    world = World(machine(cells=2, cores=4, threads=1), BARE).with_grant(units((7,)))
+    cells = (GuestCell(vcpus=tuple(range(5))), GuestCell(vcpus=tuple(range(5, 11))))
+    own = Request(vcpus=11, cpu_policy="dedicated", guest_cells=cells)
+    assert texts(own, world) == ("3 vCPUs instead of 5 in guest cell 0 and 3 vCPUs instead of 6 in guest cell 1",)
 
 
 def test_two_things_that_are_short_are_changed_together() -> None:

@@ -127,15 +127,20 @@ def _with_vcpus(request: Request, count: int) -> Request:
 
 
 def _fewer_in_a_cell(request: Request, supply: Supply, reasons: Sequence[Reason]) -> list[Request]:
-    """Return the request with fewer vCPUs in one of its own cells: one fewer, or as many as the node or some reason says are free."""
-    free = next(iter(_rooms(request, _ground(request, supply))), 0)
+    """Return the request with fewer vCPUs in one of its own cells, one fewer or as many as are free, then in all that are too large."""
+    rooms = _rooms(request, _ground(request, supply))
+    free = next(iter(rooms), 0)
     tried = {(reason.guest_cell or 0, reason.free) for reason in reasons if reason.code == "short"}
     for number, cell in enumerate(request.guest_cells):
         most = min(len(cell.vcpus) - 1, free)
         tried |= {(number, most), (number, most - 1)}
     changes = sorted(tried, key=lambda change: (-change[1], change[0]))
     smaller = [(number, count) for number, count in changes if 0 < count < len(request.guest_cells[number].vcpus)]
-    return [_without(request, number, count) for number, count in smaller[:AMOUNTS_MAX]]
+    changed = [_without(request, number, count) for number, count in smaller[:AMOUNTS_MAX]]
+    capped, most = request, rooms[len(request.guest_cells) - 1] if len(request.guest_cells) <= len(rooms) else 0
+    for number, cell in enumerate(request.guest_cells):
+        capped = _without(capped, number, most) if len(cell.vcpus) > most else capped
+    return [*changed, capped] if most and capped != request else changed
 
 
 def _without(request: Request, number: int, count: int) -> Request:
