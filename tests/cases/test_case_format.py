@@ -54,7 +54,7 @@ BROKEN: dict[str, tuple[bytes, str]] = {
     "a cell twice": (json.dumps(changed(host__cells=[WHOLE["host"]["cells"][0]] * 2)).encode(), "host.cells: cell 5 is there 2 times"),
     "a mode that is none": (json.dumps(changed(host__cpu_mode="pool")).encode(), "host.cpu_mode: Invalid enum value 'pool'"),
     "a wish that is none": (json.dumps(changed(request__extra_specs={"hw:numa_nodes": [1]})).encode(), "request.extra_specs[...]"),
-    "no name": (json.dumps(changed(id=None)).encode(), "id: Expected `int | str`"),
+    "no name": (json.dumps(changed(id=None)).encode(), "id: Expected `int | float | str`"),
 }  # fmt: skip
 
 
@@ -125,3 +125,61 @@ def test_a_hundred_under_1_15_is_not_115() -> None:
     assert limit_of(100, Decimal("1.15")) == 114
     assert limit_of(20, Decimal("1.15")) == 23
     assert limit_of(0, Decimal(16)) == 0
+
+
+@pytest.mark.parametrize("name", ["", "x" * 300, 1.5, -3, 10**30])
+def test_any_text_or_number_is_a_name(name: object) -> None:
+    """A case may be called what its file calls it; the answer gives the name back as it is."""
+    assert (found := ask(changed(id=name)))["id"] == name
+    assert found == {**ask(WHOLE), "id": name}
+    assert ask(changed(id=name, host__cpu_mode="pool"))["id"] == name
+
+
+PLAIN: Made = {"vcpus": 1, "memory_mb": 2, "extra_specs": {}, "image_properties": {}, "pci_requests": []}
+
+
+@pytest.mark.parametrize(
+    ("parts", "words"),
+    [
+        ({}, []),
+        ({"extra_specs": {"hw:numa_nodes": "1", "hw:cpu_policy": "shared", "aggregate:x": "y"}}, []),
+        ({"extra_specs": {"resources:CUSTOM_GPU": "1", "trait:CUSTOM_X": "forbidden"}}, ["resources:CUSTOM_GPU", "trait:CUSTOM_X"]),
+        ({"extra_specs": {"resources1:VGPU": 2, "trait1:CUSTOM_A": "required"}}, ["resources:VGPU", "trait:CUSTOM_A"]),
+        ({"image_properties": {"trait:CUSTOM_X": "required"}}, ["trait:CUSTOM_X"]),
+        ({"extra_specs": {"resources:VCPU": "400", "resources:MEMORY_MB": "2", "resources:DISK_GB": 3}}, ["resources:DISK_GB", "resources:VCPU"]),
+        ({"extra_specs": {"hw:pmem": "fast"}}, ["resources:CUSTOM_PMEM_NAMESPACE_FAST"]),
+        ({"extra_specs": {"hw:numa_node": "2", "hw_cpu_policy": "x"}}, ["hw:numa_node", "hw_cpu_policy"]),
+        ({"extra_specs": {"pci_passthrough:alias": "gpu:1"}}, ["pci_passthrough:alias"]),
+        ({"extra_specs": {"pci_passthrough:alias": "gpu:1"}, "pci_requests": [{"count": 1, "spec": [{"vendor_id": "10de"}], "numa_policy": None}]}, []),
+    ],
+)  # fmt: skip
+def test_what_an_answer_does_not_speak_of_is_named(parts: Made, words: list[str]) -> None:
+    """A case has no stock of classes, traits and disk, and of misspelled keys nothing is made: the answer stays, and names them."""
+    made = ask(changed(request={**PLAIN, **parts}, limits=None))
+    assert made["passed_over"] == words
+    assert made["fits"] is ("pci_requests" not in parts), "there is room for everything but a device"
+
+
+def test_a_type_of_devices_is_named_in_capitals() -> None:
+    """A physical function goes only to who names its type as it is written; where it is named, other alternatives ignore case (P9, P10)."""
+    device = {"address": "0000:81:00.0", "type": "PF", "status": "available", "vendor_id": "8086", "product_id": "10fb"}
+    small, large = {"dev_type": "pf", "vendor_id": "8086"}, {"dev_type": "PF", "vendor_id": "ffff"}
+
+    def answered(*spec: Made, kind: str = "PF") -> object:
+        wish = {**PLAIN, "pci_requests": [{"count": 1, "spec": list(spec), "numa_policy": None}]}
+        return ask(changed(request=wish, limits=None, host__pci=[{**device, "type": kind}]))["fits"]
+
+    assert not answered(small)
+    assert answered(small, large)
+    assert answered({"dev_type": "PF"})
+    assert answered({"dev_type": "pci"}, kind="PCI")
+
+
+@pytest.mark.parametrize(
+    ("specs", "told"), [({}, "1 cell asked · 0 cells free · 1 cell short"), ({"hw:cpu_policy": "dedicated"}, "1 CPU asked · 0 CPUs free")]
+)
+def test_a_host_without_cells_has_none_for_a_guest_with_some(specs: Made, told: str) -> None:
+    """The reason counts what is wanted: CPUs of its own, or else cells; never nothing."""
+    found = ask(changed(request={**PLAIN, "extra_specs": {"hw:numa_nodes": 1, **specs}}, host__cells=[]))
+    assert (found["fits"], found["certificate"]["verified"]) == (False, True)
+    assert found["reasons"][0].startswith(told)

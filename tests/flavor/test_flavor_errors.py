@@ -101,6 +101,8 @@ CASES: list[tuple[str, dict[str, str], dict[str, str]]] = [
     ("LockMemoryForbidden", {"hw:locked_memory": "true"}, {}),
     ("LockMemoryForbidden", {}, {"hw_locked_memory": "yes"}),
     ("FlavorImageLockedMemoryConflict", {"hw:mem_page_size": "any", "hw:locked_memory": "true"}, {"hw_locked_memory": "false"}),
+    ("FlavorImageLockedMemoryConflict", {"hw:mem_page_size": "any", "hw:locked_memory": ""}, {"hw_locked_memory": "true"}),
+    ("FlavorImageLockedMemoryConflict", {"hw:mem_page_size": "any", "hw:locked_memory": "true"}, {"hw_locked_memory": ""}),
     ("ImagePCINUMAPolicyForbidden", {"hw:pci_numa_affinity_policy": "legacy"}, {"hw_pci_numa_affinity_policy": "socket"}),
     ("InvalidPCINUMAAffinity", {"hw:pci_numa_affinity_policy": "near"}, {}),
     ("ValidationError", {"hw:cpu_realtime": "maybe"}, {}),

@@ -24,6 +24,7 @@ import msgspec
 
 from earmark.cli.output_cases import CaseCellOut, CaseOut, CertificateOut
 from earmark.cli.phrases import reason_line
+from earmark.cli.refusals import certificate_words
 from earmark.cli.request_options import shown
 from earmark.clock import SystemClock
 from earmark.core.fit.cases.answers import Answer, answer, malformed
@@ -50,7 +51,7 @@ class Line(NamedTuple):
 class Done(NamedTuple):
     """One answered line: what came of it, what it is counted under, how long it took, and its answer as JSON (b"": not wanted).
 
-    `fault` says what is wrong with a line that is no case.
+    `fault` says what is wrong with a line that is no case, `passed_over` which words of the request were not looked at.
     """
 
     line: int
@@ -60,6 +61,7 @@ class Done(NamedTuple):
     took_us: int
     text: bytes
     fault: str = ""
+    passed_over: tuple[str, ...] = ()
 
 
 Bundle = list[Line]
@@ -179,7 +181,8 @@ def _done(line: Line, *, texts: bool) -> Done:
     outcome, kinds = kinds_of(found)
     name = f"line {line.number}" if found.id is None else str(found.id)
     text = msgspec.json.encode(case_out(line.number, found)) if texts else b""
-    return Done(line.number, name, outcome, kinds, took, text, found.message if outcome == MALFORMED else "")
+    fault = found.message if outcome == MALFORMED else ""
+    return Done(line.number, name, outcome, kinds, took, text, fault, found.passed_over)
 
 
 def _answer(line: Line) -> Answer:
@@ -208,9 +211,11 @@ def case_out(line: int, found: Answer) -> CaseOut:
     words = [found.message] if found.message else []
     certificate = None
     if refusal is not None:
-        words += [reason_line(reason) for reason in refusal.reasons]
-        if refusal.certificate is not None:
-            proof = refusal.certificate
+        proof = refusal.certificate
+        said = certificate_words(proof) if proof is not None and proof.kind != "shortfall" else ""
+        words += [said] if said else []
+        words += [reason_line(reason) for reason in refusal.reasons if not said or reason.code not in ("hall", "together")]
+        if proof is not None:
             certificate = CertificateOut(
                 kind=proof.kind, guest_cells=list(proof.guest_cells), host_cells=list(proof.host_cells),
                 requirements=list(proof.requirements), verified=bool(found.verified),
@@ -219,4 +224,5 @@ def case_out(line: int, found: Answer) -> CaseOut:
         line=line, id=found.id, fits=found.fits, error=found.error,
         cells=None if found.cells is None else msgspec.convert(found.cells, list[CaseCellOut], from_attributes=True),
         pci=None if found.pci is None else [list(group) for group in found.pci], reasons=words, certificate=certificate,
+        passed_over=list(found.passed_over),
     )  # fmt: skip

@@ -19,6 +19,9 @@ from earmark.errors import Invalid
 KINDS_SHOWN_MAX = 40
 FAULTS_SHOWN_MAX = 20
 """So many lines that are no case are said with what is wrong with them."""
+PASSED_OVER = "not looked at"
+WORDS_MAX, OTHER_WORDS = 1000, "other words"
+"""So many different words that were not looked at are counted one by one, the rest as one."""
 SHOWN_EVERY = 50
 """On a terminal so many lines go by between two looks."""
 
@@ -31,12 +34,15 @@ class Tally:
         self.kinds: dict[str, Counter[str]] = {}
         self.slowest: Done | None = None
         self.took_us = 0
+        self.words: Counter[str] = Counter()
 
     def add(self, done: Done) -> None:
         """Count one more line."""
         self.outcomes[done.outcome] += 1
         self.kinds.setdefault(done.outcome, Counter()).update(done.kinds)
         self.took_us += done.took_us
+        for word in done.passed_over:
+            self.words[word if word in self.words or len(self.words) < WORDS_MAX else OTHER_WORDS] += 1
         if self.slowest is None or done.took_us > self.slowest.took_us:
             self.slowest = done
 
@@ -89,11 +95,11 @@ def _draw(session: Session, tally: Tally) -> None:
         if tally.outcomes[outcome]
     ]
     on.draw(table(("CASES", "OUTCOME", "SHARE"), rows, on.width))
-    for outcome in OUTCOMES:
-        kinds = list(_rows(tally.kinds.get(outcome, Counter())))
+    for title, counts in (*((outcome, tally.kinds.get(outcome, Counter())) for outcome in OUTCOMES), (PASSED_OVER, tally.words)):
+        kinds = list(_rows(counts))
         if kinds:
             session.out("")
-            on.draw(table(("CASES", outcome.upper()), kinds, on.width))
+            on.draw(table(("CASES", title.upper()), kinds, on.width))
     session.out("")
     slow = tally.slowest
     tail = f", slowest {clean(slow.name)} with {slow.took_us / 1000:.1f} ms" if slow is not None else ""
@@ -103,6 +109,6 @@ def _draw(session: Session, tally: Tally) -> None:
 def _rows(kinds: Counter[str]) -> Iterator[list[str]]:
     """Yield the kinds of one outcome, the most frequent first; a case counts under each of its kinds."""
     order = sorted(kinds.items(), key=lambda item: (-item[1], item[0]))
-    yield from ([str(count), kind] for kind, count in order[:KINDS_SHOWN_MAX])
+    yield from ([str(count), clean(kind)] for kind, count in order[:KINDS_SHOWN_MAX])
     if len(order) > KINDS_SHOWN_MAX:
         yield ["", f"and {counted(len(order) - KINDS_SHOWN_MAX, 'more kind')}"]

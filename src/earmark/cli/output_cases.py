@@ -33,14 +33,16 @@ class CaseOut(Out, frozen=True):
     """The answer to the case of one line. `fits` null: not known, or the line is no case.
 
     `error` is the name of what is wrong with the request (MalformedCase: with the line), `reasons` are the words for a no. `cells` is null
-    for a guest without cells and where it does not fit, `pci` has the addresses for each request.
+    for a guest without cells and where it does not fit, `pci` has the addresses for each request. `passed_over`
+    are words of the request that the answer does not speak of: a case has no stock for them, or nothing is made of them.
     """
 
     line: int
-    id: str | int | None
+    id: str | int | float | None
     fits: bool | None
     error: str | None
     cells: list[CaseCellOut] | None
     pci: list[list[str]] | None
     reasons: list[str]
     certificate: CertificateOut | None
+    passed_over: list[str]

@@ -2,7 +2,7 @@
 
 Rules of this file: a `short` reason has short = asked - free, all in the pool's own unit; `free` is negative where more is used than
 there is now (shrunk capacity). `resource` is a pool id (`vcpu`, `vcpu:0`, `memory`, `pages:0:2048`, `disk:root`, `class:CUSTOM_X`),
-`cpu` (CPUs of one's own), `device:KIND`, `trait:NAME`, a unit, or a field of the request.
+`cpu` (CPUs of one's own), `cells` of the host, `device:KIND`, `trait:NAME`, a unit, or a field of the request.
 """
 
 from __future__ import annotations

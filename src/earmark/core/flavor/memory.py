@@ -68,9 +68,10 @@ def _page_size(text: str, key: str) -> int | PageWish:
 
 
 def locked(texts: Texts) -> bool:
-    """Return whether the memory is to be locked, which needs a page size (H6); raises InvalidFlavor."""
-    flavor, image = texts.both("locked_memory")
-    of_flavor, of_image = truth(flavor, "hw:locked_memory"), truth(image, "hw_locked_memory")
+    """Return whether the memory is to be locked, which needs a page size (H6); an empty text means no. Raises InvalidFlavor."""
+    flavor, image = texts.specs.get("hw:locked_memory"), texts.image.get("hw_locked_memory")
+    of_flavor = False if flavor == "" else truth(flavor, "hw:locked_memory")
+    of_image = False if image == "" else truth(image, "hw_locked_memory")
     if of_flavor is not None and of_image is not None and of_flavor != of_image:
         raise conflict("FlavorImageLockedMemoryConflict", "locked_memory", str(flavor), str(image), "they must agree")
     wanted = bool(of_image if of_flavor is None else of_flavor)

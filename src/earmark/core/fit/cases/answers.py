@@ -12,8 +12,9 @@ from typing import NamedTuple
 
 import msgspec
 
-from earmark.core.fit.cases.format import Case, Limits, limit_of
+from earmark.core.fit.cases.format import Case, CaseName, Limits, limit_of
 from earmark.core.fit.cases.ground import device_requests, ground_of_case, said_texts
+from earmark.core.fit.cases.passed_over import ALIASES, passed_over
 from earmark.core.fit.devices.flow import Undecided
 from earmark.core.fit.ground import Ground
 from earmark.core.fit.guest import Guest, guest_of, is_bound
@@ -31,8 +32,6 @@ from earmark.errors import InvalidFlavor, InvalidRecord
 
 MALFORMED = "MalformedCase"
 """The error of a line that is no case."""
-ALIASES = "pci_passthrough:alias"
-"""The extra spec that a case has translated already: into its pci_requests."""
 
 
 class PlacedCell(msgspec.Struct, frozen=True):
@@ -54,10 +53,11 @@ class Answer(NamedTuple):
 
     `fits` None: not known (the search stopped at its bound, or the line is no case). `error` is the name of what is wrong with the
     request, `message` the words for it. `cells` are None for a guest without cells, `pci` has the addresses for each request.
-    `verified`: the certificate was checked and holds (None: there is none).
+    `verified`: the certificate was checked and holds (None: there is none). `passed_over` are words of the request that no case has
+    a stock for, or that nothing is made of: they were not looked at.
     """
 
-    id: str | int | None
+    id: CaseName | None
     fits: bool | None
     error: str | None = None
     message: str = ""
@@ -65,14 +65,24 @@ class Answer(NamedTuple):
     pci: tuple[tuple[str, ...], ...] | None = None
     refusal: Refusal | None = None
     verified: bool | None = None
+    passed_over: tuple[str, ...] = ()
 
 
 def answer(case: Case) -> Answer:
     """Answer a case."""
+    flavor, image = _flavor(case)
     try:
-        request, override = _request(case)
+        request = translate(flavor, image)
+        override = pci_affinity(flavor, image)
     except InvalidFlavor as error:
         return Answer(case.id, fits=False, error=error.kind, message=error.message)
+    return _answer(case, request, override)._replace(passed_over=passed_over(case, flavor, image, request))
+
+
+def _answer(case: Case, request: Request, override: Affinity | None) -> Answer:
+    """Answer a case whose request is valid."""
+    pack = case.config is None or case.config.pack_cells
+    request = msgspec.structs.replace(request, placement="pack" if pack else "spread")
     guest = guest_of(request) if is_bound(request) else None
     requests = device_requests(case.request.pci_requests, override)
     ground = ground_of_case(case, guest)
@@ -93,19 +103,15 @@ def answer(case: Case) -> Answer:
     return Answer(case.id, fits=True, cells=cells, pci=_addresses(case, found))
 
 
-def malformed(name: str | int | None, error: InvalidRecord) -> Answer:
+def malformed(name: CaseName | None, error: InvalidRecord) -> Answer:
     """Return the answer to a line that is no case."""
     return Answer(name, fits=None, error=MALFORMED, message=error.message)
 
 
-def _request(case: Case) -> tuple[Request, Affinity | None]:
-    """Return the request of a case, and the affinity that replaces the policy of each of its devices; raises InvalidFlavor."""
+def _flavor(case: Case) -> tuple[Flavor, Image]:
     wish = case.request
     flavor = Flavor(vcpus=wish.vcpus, memory_mb=wish.memory_mb, extra_specs=said_texts(wish.extra_specs, (ALIASES,)))
-    image = Image(properties=said_texts(wish.image_properties))
-    request = translate(flavor, image)
-    pack = case.config is None or case.config.pack_cells
-    return msgspec.structs.replace(request, placement="pack" if pack else "spread"), pci_affinity(flavor, image)
+    return flavor, Image(properties=said_texts(wish.image_properties))
 
 
 def _refused(case: Case, refusal: Refusal, guest: Guest | None, ground: Ground, requests: Sequence[DeviceRequest]) -> Answer:

@@ -37,6 +37,8 @@ Natural = Annotated[int, Meta(ge=0, le=1 << 40)]
 Count = Annotated[int, Meta(ge=0, le=1 << 20)]
 Name = Annotated[str, Meta(min_length=1, max_length=256)]
 CellNumber = Annotated[int, Meta(ge=0, le=1 << 20)]
+CaseName = str | int | float
+"""What a case is called: any text or number."""
 Said = str | int | bool | None
 """A property as somebody wrote it: compared as text."""
 
@@ -151,7 +153,7 @@ class Config(Part, frozen=True):
 class Case(Part, frozen=True):
     """One question: whether the request fits on the host."""
 
-    id: Name | int
+    id: CaseName
     host: CaseHost
     request: CaseRequest
     limits: Limits | None
@@ -161,7 +163,7 @@ class Case(Part, frozen=True):
 class Named(Part, frozen=True):
     """As much of a line as is needed to say which one it is."""
 
-    id: Name | int | None = None
+    id: CaseName | None = None
 
 
 DECODER = msgspec.json.Decoder(Case)
@@ -183,7 +185,7 @@ def read_case(line: bytes) -> Case:
     return case
 
 
-def name_of(line: bytes) -> str | int | None:
+def name_of(line: bytes) -> CaseName | None:
     """Return the id of a line that is no case, None if it has none that can be read."""
     try:
         return NAMED.decode(line).id

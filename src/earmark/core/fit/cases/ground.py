@@ -25,7 +25,10 @@ HELD = ("claimed", "allocated")
 """What a device is that somebody has."""
 REMOTE, REMOTE_TAG = "remote_managed", "tag:remote_managed"
 """A tag that means nothing in a case is given a name that means nothing either."""
-NEVER: Mapping[str, str] = immutables.Map({"dev_type": ""})
+DEV_TYPE = "dev_type"
+ON_DEMAND = ("PF", "VDPA")
+"""Types that are given only to a request that names them."""
+NEVER: Mapping[str, str] = immutables.Map({DEV_TYPE: ""})
 """An alternative that no device answers."""
 
 
@@ -44,12 +47,20 @@ def device_requests(requests: Iterable[PciRequest], override: Affinity | None) -
         DeviceRequest(
             kind="pci",
             count=each.count,
-            match=tuple({_key(key): text_of(want) for key, want in sorted(one.items())} for one in each.spec) or (dict(NEVER),),
+            match=_alternatives(each) or (dict(NEVER),),
             affinity=override or each.numa_policy or "legacy",
         )
         for each in requests
         if each.count
     )
+
+
+def _alternatives(request: PciRequest) -> tuple[dict[str, str], ...]:
+    """Return what a request accepts. Case counts in one place, as in Nova: a PF or VDPA device is given only to who names it in capitals (P9)."""
+    said = [{_key(key): text_of(want) for key, want in sorted(one.items())} for one in request.spec]
+    named = {one.get(DEV_TYPE) for one in said}
+    unnamed = {kind for kind in ON_DEMAND if kind not in named}
+    return tuple(dict(NEVER) if one.get(DEV_TYPE, "").upper() in unnamed else one for one in said)
 
 
 # --- cells --------------------------------------------------------------------------------------------------------------------------

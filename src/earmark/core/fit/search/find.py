@@ -91,7 +91,8 @@ def _without_cells(problem: Problem, hall: Hall) -> Refusal:
     told = sorted(unlike.values(), key=lambda need: need.number)[:UNLIKE_TOLD_MAX]
     reasons += [reason for need in told for cell in outside for reason in explain(need, cell, guest, ground)]
     if not ground.cells:
-        reasons.append(short(CPU, sum(len(need.dedicated) for need in guest.cells), 0, detail="the node has no cells"))
+        own = sum(len(need.dedicated) for need in guest.cells)
+        reasons.append(short(CPU if own else "cells", own or len(guest.cells), 0, detail="the host has no cells"))
     numbers = tuple(guest.cells[number].number for number in guests)
     if len(guests) == 1:
         return Refusal(reasons=tuple(reasons), certificate=Certificate(kind="shortfall", guest_cells=numbers))
