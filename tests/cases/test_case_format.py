@@ -54,7 +54,7 @@ BROKEN: dict[str, tuple[bytes, str]] = {
     "a cell twice": (json.dumps(changed(host__cells=[WHOLE["host"]["cells"][0]] * 2)).encode(), "host.cells: cell 5 is there 2 times"),
     "a mode that is none": (json.dumps(changed(host__cpu_mode="pool")).encode(), "host.cpu_mode: Invalid enum value 'pool'"),
     "a wish that is none": (json.dumps(changed(request__extra_specs={"hw:numa_nodes": [1]})).encode(), "request.extra_specs[...]"),
-    "no name": (json.dumps(changed(id=None)).encode(), "id: Expected `int | float | str`"),
+    "no name": (json.dumps(changed(id=None)).encode(), "id: Expected `int | str`"),
 }  # fmt: skip
 
 
@@ -127,8 +127,8 @@ def test_a_hundred_under_1_15_is_not_115() -> None:
     assert limit_of(0, Decimal(16)) == 0
 
 
-@pytest.mark.parametrize("name", ["", "x" * 300, 1.5, -3, 10**30])
-def test_any_text_or_number_is_a_name(name: object) -> None:
+@pytest.mark.parametrize("name", ["", "x" * 300, -3, 10**30])
+def test_any_text_or_whole_number_is_a_name(name: object) -> None:
     """A case may be called what its file calls it; the answer gives the name back as it is."""
     assert (found := ask(changed(id=name)))["id"] == name
     assert found == {**ask(WHOLE), "id": name}

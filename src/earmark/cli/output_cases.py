@@ -38,7 +38,7 @@ class CaseOut(Out, frozen=True):
     """
 
     line: int
-    id: str | int | float | None
+    id: str | int | None
     fits: bool | None
     error: str | None
     cells: list[CaseCellOut] | None

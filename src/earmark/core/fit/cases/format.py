@@ -37,8 +37,8 @@ Natural = Annotated[int, Meta(ge=0, le=1 << 40)]
 Count = Annotated[int, Meta(ge=0, le=1 << 20)]
 Name = Annotated[str, Meta(min_length=1, max_length=256)]
 CellNumber = Annotated[int, Meta(ge=0, le=1 << 20)]
-CaseName = str | int | float
-"""What a case is called: any text or number."""
+CaseName = str | int
+"""What a case is called: any text or whole number."""
 Said = str | int | bool | None
 """A property as somebody wrote it: compared as text."""
 
