@@ -1,9 +1,10 @@
-"""The project's own source, parsed once, for the tests that look at it."""
+"""The project's own source, each file parsed once, for the tests that look at it."""
 
 from __future__ import annotations
 
 import ast
 import functools
+import gc
 import io
 import re
 import tokenize
@@ -15,12 +16,16 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 class Source(NamedTuple):
-    """A Python file: its path from the root, its dotted name, its text and its tree."""
+    """A Python file: its path from the root, its dotted name and its text."""
 
     path: str
     name: str
     text: str
-    tree: ast.Module
+
+    @property
+    def tree(self) -> ast.Module:
+        """Its syntax tree, made when it is first asked for."""
+        return parsed(self.text)
 
 
 class Function(NamedTuple):
@@ -38,6 +43,18 @@ class Function(NamedTuple):
 
 
 @functools.cache
+def parsed(text: str) -> ast.Module:
+    """Return the tree of a text. No garbage is looked for meanwhile: of the many nodes none is garbage."""
+    looked = gc.isenabled()
+    gc.disable()
+    try:
+        return ast.parse(text)
+    finally:
+        if looked:
+            gc.enable()
+
+
+@functools.cache
 def sources(*folders: str) -> tuple[Source, ...]:
     """Return every Python file below the folders (src, tests, tools, …), by path."""
     found = []
@@ -46,7 +63,7 @@ def sources(*folders: str) -> tuple[Source, ...]:
             text = path.read_text()
             inside = path.relative_to(ROOT)
             parts = [part for part in inside.with_suffix("").parts if part != "__init__"]
-            found.append(Source(str(inside), ".".join(parts[1:] if parts[0] == "src" else parts), text, ast.parse(text)))
+            found.append(Source(str(inside), ".".join(parts[1:] if parts[0] == "src" else parts), text))
     return tuple(found)
 
 
