@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from tests.launch.test_turns import MINUTE, NOW, dedicated, node
+from msgspec.structs import replace
+from tests.launch.test_turns import MINUTE, NOW, dedicated, node, replaced
 
 from earmark.core.fit.fit import fit
 from earmark.core.ledger.endings import with_endings
+from earmark.core.ledger.reasons import with_holders
 from earmark.core.ledger.state import NodeState
 from earmark.core.ledger.turns import fits
 from earmark.core.model.ids import ClaimId
@@ -39,6 +42,21 @@ def test_a_claim_without_a_known_end_comes_last() -> None:
     """Claims that nobody knows the end of are named only if all others do not help; one of them alone, if that suffices."""
     assert after(node(8, (1, 30), (3, None), (4, None)), dedicated(4)) == [("c-0002", None)]
     assert after(node(4, (2, None), (2, None)), dedicated(4)) == [("c-0000", None), ("c-0001", None)]
+
+
+@pytest.mark.parametrize("minutes", [None, 10])
+def test_of_claims_that_are_alike_the_oldest_is_named_first(minutes: int | None) -> None:
+    """Neither who holds what is short nor whose end helps depends on ids, which are random."""
+    state = node(6, (2, minutes), (2, minutes), (2, minutes))
+    for age, claim in enumerate(("c-0001", "c-0002", "c-0000")):
+        older = replace(state.claims[ClaimId(claim)], held_at_ms=NOW - 1000 + age)
+        state = replaced(state, claims=state.claims.set(older.id, older))
+    assert after(state, dedicated(1)) == [("c-0001", minutes)]
+    assert state.supply is not None
+    refusal = fit(dedicated(1), state.supply)
+    assert isinstance(refusal, Refusal)
+    (reason,) = with_holders(refusal, state, dedicated(1)).reasons
+    assert [one.claim for one in reason.holders] == ["c-0001", "c-0002", "c-0000"]
 
 
 def test_nothing_is_named_where_no_ending_helps() -> None:

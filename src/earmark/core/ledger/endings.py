@@ -1,7 +1,8 @@
 """Which claims must end for a refused request to fit: as soon as their deadlines allow, and no more of them than needed.
 
 Rules of this file: pure. Freeing never turns a yes into a no, so the first moment is found by halving; of the claims gone by then only those
-without which it does not fit are named. At most ENDINGS_TRIED_MAX questions are asked; beyond that nothing is said.
+without which it does not fit are named; of claims that end alike the older goes first. At most ENDINGS_TRIED_MAX questions are asked; beyond that
+nothing is said.
 """
 
 from __future__ import annotations
@@ -32,8 +33,9 @@ def with_endings(refusal: Refusal, request: Request, state: NodeState, now_ms: i
     supply = state.supply
     if supply is None or any(reason.code == "node_closed" for reason in refusal.reasons):
         return refusal
-    known = sorted((claim for claim in state.live() if ends_at(claim, now_ms) is not None), key=lambda c: (c.deadline_ms or 0, c.id))
-    open_ended = sorted((claim for claim in state.live() if ends_at(claim, now_ms) is None), key=lambda claim: claim.id)
+    oldest_first = sorted(state.live(), key=lambda claim: claim.held_at_ms)
+    known = sorted((claim for claim in oldest_first if ends_at(claim, now_ms) is not None), key=lambda claim: claim.deadline_ms or 0)
+    open_ended = [claim for claim in oldest_first if ends_at(claim, now_ms) is None]
     try:
         found = _Endings(request, supply, state.free).first(known, open_ended)
     except _Spent:

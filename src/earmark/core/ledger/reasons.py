@@ -1,7 +1,7 @@
 """Who holds what a refusal says is short, and what of it is cordoned.
 
-Rules of this file: the numbers of a reason are fit's; the holders are added from the live claims and quarantines, largest first, then by id, at most
-HOLDERS_SHOWN_MAX of them and a count of the rest. Of devices only those count that answer what was asked for, or exclude one that does.
+Rules of this file: the numbers of a reason are fit's; the holders are added from the live claims and quarantines, largest first, then the oldest, at
+most HOLDERS_SHOWN_MAX of them and a count of the rest. Of devices only those count that answer what was asked for, or exclude one that does.
 """
 
 from __future__ import annotations
@@ -45,16 +45,17 @@ def _with_holders(reason: Reason, state: NodeState, request: Request) -> Reason:
         for amount, what in [_devices(grant, slots) if kind == "device" else _share(reason, grant, state)]
         if amount > 0
     ]
-    found.sort(key=lambda holding: (-holding.amount, holding.claim))
+    found.sort(key=lambda holding: -holding.amount)
     shown = [_as_kept(holding) if holding.claim in state.quarantines else holding for holding in found[:HOLDERS_SHOWN_MAX]]
     detail = "; ".join(part for part in (reason.detail, *_cordons(reason, state, slots)) if part)
     return replace(reason, detail=detail, holders=tuple(shown), holders_left_out=max(0, len(found) - HOLDERS_SHOWN_MAX))
 
 
 def _holders(state: NodeState) -> Iterator[tuple[ClaimId, ConsumerId, Owner, Grant, int | None]]:
-    for claim in state.claims.values():
+    """Yield who holds what of a node, and until when: claims from the oldest on, then what is in quarantine."""
+    for claim in sorted(state.live(), key=lambda claim: claim.held_at_ms):
         yield claim.id, claim.consumer, claim.owner, claim.grant, claim.deadline_ms
-    for kept in state.quarantines.values():
+    for kept in sorted(state.quarantines.values(), key=lambda kept: (kept.since_ms, kept.claim)):
         yield kept.claim, kept.consumer, kept.owner, kept.grant, None
 
 
