@@ -90,7 +90,7 @@ def device_lines(devices: tuple[Device, ...]) -> list[str]:
     lines = []
     for device in shown[:DEVICES_SHOWN_MAX]:
         parts = [
-            device.unit, f"{device.vendor_id}:{device.product_id}" if device.vendor_id else "", device.name or "",
+            device.unit, ":".join(each for each in (device.vendor_id, device.product_id) if each), device.name or "",
             f"cell {device.cell}" if device.cell is not None else "", f"driver {device.driver}" if device.driver else "",
             f"iommu {device.iommu_group}" if device.iommu_group is not None else "", f"of {device.parent}" if device.parent else "",
             f"up to {device.sriov_total} VFs" if device.sriov_total else "",

@@ -16,7 +16,8 @@ from earmark.cli.views import claim_out, list_out, machine_out, who_out
 from earmark.core.ledger.state import NodeState
 from earmark.core.model.claim import Claim
 from earmark.core.model.cpuset import format_cpu_list
-from earmark.core.model.units import counted, format_bytes
+from earmark.core.model.ids import ClaimId
+from earmark.core.model.units import THOUSAND, counted, format_bytes
 from earmark.errors import InvalidRequest, UnknownClaim, UnknownInstance, UnknownUnit
 
 MATCHES_SHOWN_MAX = 5
@@ -228,10 +229,18 @@ def claim_page(claim: Claim, state: NodeState, now_ms: int) -> list[str]:
 
 def _show_unit(session: Session, state: NodeState, text: str) -> int:
     unit = unit_named(state, text)
+    fault = None
     tile = unit_tile(state, unit)
     if tile is None:
         raise UnknownUnit(f"node {state.name} has no unit {text!r}", node=state.node, unit=text)
-    found = who_out(state, unit, tile, session.now_ms)
+    if not unit.startswith("cpu:"):
+        from earmark.cli.node_devices import device_row  # noqa: PLC0415 - only where a device is looked at
+
+        row = device_row(state, unit)
+        if row is not None and row.state in ("shared", "excluded", "faulty"):
+            tile = tile._replace(state=row.state, claim=ClaimId(row.claim) if row.claim is not None else None)
+        fault = row.reason if row is not None and row.state == "faulty" else None
+    found = who_out(state, unit, tile, session.now_ms, fault)
     if session.json:
         session.emit(found)
     else:
@@ -242,10 +251,13 @@ def _show_unit(session: Session, state: NodeState, text: str) -> int:
 def who_lines(found: WhoOut, now_ms: int) -> list[str]:
     """Return who holds a unit in one line, and what else there is to say of it below."""
     unit = phrases.clean(found.unit)
+    parts = sum(each.thousandths for each in found.shared_by)
     first = {
         "free": f"{unit} is free", "taken": f"{unit} is held", "reserved": f"{unit} is kept for the host",
         "unusable": f"{unit} may not be used by this process (affinity or cpuset)", "missing": f"{unit} is missing from the machine",
         "quarantined": f"{unit} is in quarantine", "cordoned": f"{unit} is cordoned", "foreign": f"{unit} is used by others",
+        "faulty": f"{unit} is faulty", "shared": f"{unit} is shared, {parts} of {THOUSAND} are held",
+        "excluded": f"{unit} is excluded: " + ("what it goes with is held" if found.claim is not None else "what it goes with cannot be given"),
     }[found.state]  # fmt: skip
     lines = []
     if found.claim is not None:
@@ -267,5 +279,8 @@ def who_lines(found: WhoOut, now_ms: int) -> list[str]:
     if found.cordon is not None:
         end = f", {until(found.cordon.until.ms, now_ms)}" if found.cordon.until else ""
         lines.append(f"  cordoned: {phrases.clean(found.cordon.reason)}{end}")
-    lines += [f"  shared by {phrases.whose(one.consumer, one.owner, one.claim)}: {counted(one.vcpus, 'vCPU')}" for one in found.shared_by]
+    lines += [f"  {phrases.clean(found.fault)}"] if found.fault is not None else []
+    for one in found.shared_by:
+        part = f"{one.thousandths}/{THOUSAND}" if one.thousandths else counted(one.vcpus, "vCPU")
+        lines.append(f"  shared by {phrases.whose(one.consumer, one.owner, one.claim)}: {part}")
     return [first, *lines]

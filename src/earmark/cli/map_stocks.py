@@ -230,7 +230,7 @@ def short_name(unit: UnitId) -> str:
 def described(each: DevicePicture) -> str:
     """Return what a device is: its name, else vendor and product; its profile, its memory, whose instance it is, what is wrong with it."""
     device = each.device
-    parts = [device.name or (f"{device.vendor_id}:{device.product_id}" if device.vendor_id else "")]
+    parts = [device.name or (":".join(each for each in (device.vendor_id, device.product_id) if each))]
     if device.profile is not None and device.profile not in parts[0]:
         parts.append(device.profile)
     if device.memory_bytes is not None:

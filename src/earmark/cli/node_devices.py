@@ -113,8 +113,11 @@ def unit_words(row: NodeDeviceOut) -> str:
 
 
 def state_words(row: NodeDeviceOut) -> str:
-    """Return the state of a device as the table has it: with the thousandths that are given of a shared one."""
-    return f"shared {row.share_used}/{THOUSAND}" if row.state == "shared" else row.state
+    """Return the state of a device as the table has it: with the thousandths that are given of a shared one, and what else keeps it back."""
+    words = f"shared {row.share_used}/{THOUSAND}" if row.state == "shared" else row.state
+    if row.cordoned:
+        return words if row.state == "cordoned" else f"{words}, cordoned"
+    return words if row.reason is None or row.state == "faulty" else f"{words}, faulty"
 
 
 def tag_words(row: NodeDeviceOut) -> str:
@@ -144,6 +147,11 @@ def device_rows(state: NodeState) -> list[NodeDeviceOut]:
     found = [_row(state, device, rows, blocked) for device in sorted(known.values(), key=place)]
     gone = sorted((state.missing | state.withdrawn) & (frozenset(rows) - frozenset(known)))
     return found + [_gone(state, *rows[unit]) for unit in gone]
+
+
+def device_row(state: NodeState, unit: UnitId) -> NodeDeviceOut | None:
+    """Return one device of a node, None where the unit is none that the node has now."""
+    return next((row for row in device_rows(state) if row.unit == unit and row.state not in ("missing", "withdrawn")), None)
 
 
 def _row(state: NodeState, device: Device, rows: dict[UnitId, tuple[ClaimId, UnitRow]], blocked: frozenset[str]) -> NodeDeviceOut:
@@ -179,7 +187,7 @@ def _row(state: NodeState, device: Device, rows: dict[UnitId, tuple[ClaimId, Uni
         memory_bytes=device.memory_bytes, profile=device.profile,
         mdev_types=list(device.mdev_types), shares=device.shares, share_used=used, live_migratable=device.live_migratable,
         one_time_use=device.one_time_use, claim=holder, consumer=None if claim is None else claim.consumer,
-        reason=cordon.reason if cordon is not None else device.fault,
+        cordoned=cordon is not None, reason=cordon.reason if cordon is not None else device.fault,
     )  # fmt: skip
 
 
@@ -198,5 +206,5 @@ def _gone(state: NodeState, holder: ClaimId, row: UnitRow) -> NodeDeviceOut:
         unit=row.unit, kind=row.unit.partition(":")[0], state="withdrawn" if row.unit in state.withdrawn else "missing", offered=False,
         resource_class=None, tags={}, traits=[], cell=None, address=None, parent=None, dev_type=None, identity=row.identity, name=None,
         memory_bytes=None, profile=None, mdev_types=[], shares=False, share_used=0, live_migratable=False, one_time_use=False, claim=holder,
-        consumer=None if claim is None else claim.consumer, reason=None,
+        consumer=None if claim is None else claim.consumer, cordoned=row.unit in state.cordons, reason=None,
     )  # fmt: skip

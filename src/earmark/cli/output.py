@@ -14,7 +14,9 @@ from earmark.core.model.claim import Holder
 from earmark.core.model.grant import AmountRow, Grant, UnitRow
 from earmark.core.model.request import Request
 
-UnitState = Literal["free", "taken", "foreign", "cordoned", "quarantined", "missing", "reserved", "unusable", "faulty"]
+UnitState = Literal[
+    "free", "taken", "foreign", "cordoned", "quarantined", "missing", "reserved", "unusable", "faulty", "shared", "excluded"
+]
 
 
 Sign = Literal["+", "-", "~"]
@@ -173,16 +175,17 @@ class FitOut(Out, frozen=True):
 
 
 class SharerOut(Out, frozen=True):
-    """A claim whose shared vCPUs may run on a CPU."""
+    """A claim whose shared vCPUs may run on a CPU, or that has so many thousandths of a device; one in quarantine keeps them."""
 
     claim: str
     consumer: str
     owner: str
     vcpus: int
+    thousandths: int
 
 
 class WhoOut(Out, frozen=True):
-    """Who holds a unit. `offered`: it may be handed out at all; `claim` is its holder, `quarantine` and `cordon` what keeps it back, `passes_to` the claim that takes it over when a move is confirmed, `shared_by` who may also run there."""
+    """Who holds a unit. `offered`: it may be handed out at all; `claim` is its holder, `quarantine` and `cordon` what keeps it back, `passes_to` the claim that takes it over when a move is confirmed, `shared_by` who may also run there or has a part of it; `excluded` is a device that goes only with another one which is not to be had, `fault` what is wrong with one."""
 
     unit: str
     node: str
@@ -195,6 +198,7 @@ class WhoOut(Out, frozen=True):
     quarantine: QuarantineOut | None
     cordon: CordonOut | None
     shared_by: list[SharerOut]
+    fault: str | None
 
 
 class ListOut(Out, frozen=True):

@@ -20,8 +20,8 @@ class NodeDeviceOut(Out, frozen=True):
 
     `state`: `excluded` is a device of which a parent or a part is held, `shared` one of which thousandths are given (`share_used`),
     `reserved` one that is not handed out, `withdrawn` what is held and that the policy has no more. `claim` holds it, or left it in
-    quarantine; `identity` is what must stay equal for it to be the same device, `memory_bytes` its own memory, `profile` how a MIG instance
-    is cut.
+    quarantine; `cordoned` stands beside any state, `reason` is the cordon's or what its driver says is wrong; `identity` is what must stay
+    equal for it to be the same device, `memory_bytes` its own memory, `profile` how a MIG instance is cut.
     """
 
     unit: str
@@ -46,6 +46,7 @@ class NodeDeviceOut(Out, frozen=True):
     one_time_use: bool
     claim: str | None
     consumer: str | None
+    cordoned: bool
     reason: str | None
 
 

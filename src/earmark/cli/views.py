@@ -18,7 +18,7 @@ from earmark.core.ledger.state import NodeState
 from earmark.core.ledger.story import describe
 from earmark.core.model.claim import Claim, Cordon, Quarantine
 from earmark.core.model.grant import Grant
-from earmark.core.model.ids import UnitId
+from earmark.core.model.ids import UnitId, shared_unit
 from earmark.core.model.refusal import Certificate, Holding, Reason, Refusal
 from earmark.core.model.request import Request
 from earmark.drivers.contract import Observation
@@ -112,8 +112,8 @@ def fit_out(found: Grant | Refusal, request: Request, node_name: str, *, verifie
     )
 
 
-def who_out(state: NodeState, unit: UnitId, tile: Tile, at_ms: int) -> o.WhoOut:
-    """Return who holds a unit."""
+def who_out(state: NodeState, unit: UnitId, tile: Tile, at_ms: int, fault: str | None = None) -> o.WhoOut:
+    """Return who holds a unit, and what its driver says is wrong with it."""
     claim = state.claims.get(tile.claim) if tile.claim is not None else None
     kept = state.quarantines.get(tile.claim) if tile.claim is not None else None
     cordon = state.cordons.get(unit)
@@ -122,27 +122,37 @@ def who_out(state: NodeState, unit: UnitId, tile: Tile, at_ms: int) -> o.WhoOut:
         unit=unit, node=state.node, node_name=state.name, at=when(at_ms), state=tile.state,
         offered=unit.startswith("cpu:") or (state.layout is not None and unit in state.layout.grantable),
         claim=None if claim is None else claim_out(claim, state.name), passes_to=taker, quarantine=None if kept is None else quarantine_out(kept, state),
-        cordon=None if cordon is None else cordon_out(cordon), shared_by=sharers(state, unit, tile),
+        cordon=None if cordon is None else cordon_out(cordon), shared_by=sharers(state, unit, tile), fault=fault,
     )  # fmt: skip
 
 
 def sharers(state: NodeState, unit: UnitId, tile: Tile) -> list[o.SharerOut]:
-    """Return the claims whose shared vCPUs may run on a CPU, oldest first; none where it is no shared CPU or is held alone."""
+    """Return who shares a unit, oldest first: claims whose shared vCPUs may run on a CPU, none where it is held alone; who has a part of a device."""
     layout = state.layout
-    if (
-        layout is None
-        or not unit.startswith("cpu:")
-        or not layout.shared >> int(unit[4:]) & 1
-        or (layout.exclusive and tile.claim is not None)
-    ):
+    if not unit.startswith("cpu:"):
+        return _part_holders(state, unit)
+    if layout is None or not layout.shared >> int(unit[4:]) & 1 or (layout.exclusive and tile.claim is not None):
         return []
     cells = {cell.vcpu_pool: cell.cpus for cell in layout.cells}
     found = []
     for claim in sorted(state.claims.values(), key=lambda each: (each.held_at_ms, each.id)):
         here = [row.amount for row in claim.grant.amounts if row.pool == "vcpu" or cells.get(row.pool, 0) >> int(unit[4:]) & 1]
         if here:
-            found.append(o.SharerOut(claim=claim.id, consumer=claim.consumer, owner=claim.owner, vcpus=sum(here)))
+            found.append(o.SharerOut(claim=claim.id, consumer=claim.consumer, owner=claim.owner, vcpus=sum(here), thousandths=0))
     return found
+
+
+def _part_holders(state: NodeState, unit: UnitId) -> list[o.SharerOut]:
+    """Return who has thousandths of a device, oldest first, what is in quarantine last."""
+    claims = sorted(state.claims.values(), key=lambda each: (each.held_at_ms, each.id))
+    kept = sorted(state.quarantines.values(), key=lambda each: (each.since_ms, each.claim))
+    holders = [(each.id, each.consumer, each.owner, each.grant) for each in claims]
+    holders += [(each.claim, each.consumer, each.owner, each.grant) for each in kept]
+    return [
+        o.SharerOut(claim=claim, consumer=consumer, owner=owner, vcpus=0, thousandths=part)
+        for claim, consumer, owner, grant in holders
+        if (part := sum(row.amount for row in grant.amounts if shared_unit(row.pool) == unit))
+    ]
 
 
 def list_out(states: list[NodeState], at_ms: int) -> o.ListOut:

@@ -14,7 +14,7 @@ from msgspec.structs import replace
 from earmark.core.fit.devices.match import policy_of
 from earmark.core.model.cpuset import format_cpu_list
 from earmark.core.model.request import DeviceRequest, Request
-from earmark.core.model.units import KIB, counted, exact_bytes, format_bytes
+from earmark.core.model.units import KIB, THOUSAND, counted, exact_bytes, format_bytes
 
 CHANGES_MAX = 3
 """So many things that stand instead of others are said in one proposal."""
@@ -171,6 +171,8 @@ def _devices(before: Sequence[DeviceRequest], after: Sequence[DeviceRequest]) ->
             instead.append(f"{name} that need not be linked")
         if was.memory_bytes != now.memory_bytes:
             instead.append(f"{name} with {exact_bytes(now.memory_bytes or 0)} instead of {exact_bytes(was.memory_bytes or 0)}")
+        if was.share != now.share:
+            instead.append(f"{now.share}/{THOUSAND} of a {name} instead of {was.share}/{THOUSAND}")
         if was.count != now.count:
             fewer.setdefault(name, []).append((was.count, now.count))
     for name, counts in fewer.items():

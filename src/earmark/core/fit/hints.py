@@ -30,6 +30,7 @@ from earmark.core.fit.milder import (
     other_cells,
     shared_cpus,
     smaller_devices,
+    smaller_shares,
     whole_pages,
     without_devices,
 )
@@ -131,7 +132,11 @@ def groups(request: Request, supply: Supply, reasons: Sequence[Reason]) -> list[
     if devices or any(reason.code in ("affinity", "together", "hall", "excluded") for reason in reasons):
         made.append(("devices", farther_devices(request)))
     if devices or any(reason.code == "together" for reason in reasons):
-        made += [("devices", smaller_devices(request, supply)), ("devices", fewer_devices(request, supply, reasons))]
+        made += [
+            ("devices", smaller_devices(request, supply)),
+            ("devices", smaller_shares(request, supply)),
+            ("devices", fewer_devices(request, supply, reasons)),
+        ]
     made += [("stock", less_stock(request, reason)) for reason in found if reason.free > 0]
     return [Group(about, requests) for about, requests in made if len(requests)]
 

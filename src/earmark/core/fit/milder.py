@@ -20,7 +20,7 @@ from earmark.core.fit.guest import guest_of, is_bound
 from earmark.core.fit.live_ground import ground_of
 from earmark.core.fit.request import ENCRYPTION
 from earmark.core.fit.search.places import PAIR, isolable
-from earmark.core.model.ids import MEMORY
+from earmark.core.model.ids import MEMORY, share_pool
 from earmark.core.model.refusal import Reason
 from earmark.core.model.request import DeviceRequest, Request, ThreadPolicy
 from earmark.core.model.units import KIB, MIB
@@ -288,6 +288,23 @@ def smaller_devices(request: Request, supply: Supply) -> list[Request]:
         sizes = {size * (wish.share or WHOLE) // WHOLE // MIB * MIB for size in known}
         smaller = sorted((size for size in sizes if 0 < size < (wish.memory_bytes or 0)), reverse=True)
         changes += [_with_device(request, number, replace(wish, memory_bytes=size)) for size in smaller[:AMOUNTS_MAX]]
+    return changes
+
+
+def smaller_shares(request: Request, supply: Supply) -> list[Request]:
+    """Return the request with a smaller part of the devices of one wish, as much as is left of some, the most first; then of their memory too."""
+    given = [unit for unit in supply.layout.grantable if supply.layout.known[unit].shares]
+    left = {WHOLE - supply.free.used.get(share_pool(unit), 0) for unit in given}
+    changes = []
+    for number, wish in enumerate(request.devices):
+        smaller = sorted((part for part in left if 0 < part < (wish.share or 0)), reverse=True)
+        wishes = [replace(wish, share=part) for part in smaller[:AMOUNTS_MAX]]
+        if wish.memory_bytes is not None:
+            wishes += [
+                replace(each, memory_bytes=max(MIB, wish.memory_bytes * (each.share or 0) // (wish.share or WHOLE) // MIB * MIB))
+                for each in wishes
+            ]
+        changes += [_with_device(request, number, each) for each in wishes]
     return changes
 
 

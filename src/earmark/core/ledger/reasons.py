@@ -26,6 +26,7 @@ from earmark.core.model.request import Request
 BY_CPU = (CPU, "cores", "threads")
 """Resources of reasons that are about CPUs of one's own: those who have some hold the difference."""
 CORDONS_SHOWN_MAX = 5
+UNKNOWN_SHOWN_MAX = 5
 HELD_CODES = frozenset({"short", "unit_taken", "excluded", "unit_blocked"})
 
 
@@ -47,7 +48,7 @@ def _with_holders(reason: Reason, state: NodeState, request: Request) -> Reason:
     ]
     found.sort(key=lambda holding: -holding.amount)
     shown = [_as_kept(holding) if holding.claim in state.quarantines else holding for holding in found[:HOLDERS_SHOWN_MAX]]
-    detail = "; ".join(part for part in (reason.detail, *_cordons(reason, state, slots)) if part)
+    detail = "; ".join(part for part in (reason.detail, *_unknown(kinds, state.layout, request), *_cordons(reason, state, slots)) if part)
     return replace(reason, detail=detail, holders=tuple(shown), holders_left_out=max(0, len(found) - HOLDERS_SHOWN_MAX))
 
 
@@ -61,6 +62,15 @@ def _holders(state: NodeState) -> Iterator[tuple[ClaimId, ConsumerId, Owner, Gra
 
 def _as_kept(holding: Holding) -> Holding:
     return replace(holding, what=f"{holding.what} in quarantine")
+
+
+def _unknown(kinds: str, layout: Layout, request: Request) -> Iterator[str]:
+    """Yield, in words, the devices that wishes of some kinds name and that the node does not have."""
+    named = dict.fromkeys(unit for wish in request.devices if wish.kind in kinds.split("+") for unit in wish.within)
+    missing = [unit for unit in named if unit not in layout.known]
+    if missing:
+        more = f" and {len(missing) - UNKNOWN_SHOWN_MAX} more of those named" if len(missing) > UNKNOWN_SHOWN_MAX else ""
+        yield f"the node has no {', '.join(missing[:UNKNOWN_SHOWN_MAX])}{more}"
 
 
 def _cordons(reason: Reason, state: NodeState, slots: AbstractSet[Slot]) -> Iterator[str]:

@@ -15,6 +15,7 @@ from earmark.core.fit.devices.choice import Board, Wanted, oracle, possible
 from earmark.core.fit.devices.flow import SHORTAGE, Undecided
 from earmark.core.fit.devices.match import asked_of
 from earmark.core.fit.devices.pools import pools_of
+from earmark.core.fit.ground import WHOLE
 from earmark.core.fit.refusal import short
 from earmark.core.model.refusal import Reason
 from earmark.core.model.request import DeviceRequest
@@ -71,8 +72,8 @@ def _alone(offer: Offer, group: Sequence[int], cells: frozenset[int] | None) -> 
     most = _most(_merged(offer, part, group, None), part)
     there = sum(len(pool.devices) for pool in part.pools if pool.mask >> group[0] & 1)
     if most < asked:
-        detail = f"{there} of this kind can be given now" if there else _none(offer, request)
-        if 0 < there != most:
+        detail = _there(part, group[0], there, request) if there else _none(offer, request)
+        if 0 < there != most and (most or request.share is None):
             detail += f", {most} of them at once"
         return short(resource, asked, most, detail=(f"{detail} ({said})" if said else detail) + _smaller(offer, request))
     if cells is None:
@@ -85,6 +86,14 @@ def _alone(offer: Offer, group: Sequence[int], cells: frozenset[int] | None) -> 
     detail = f"affinity {offer.policies[group[0]]} to {word} {where}: {near} of the {there} that can be given now may be used"
     detail = f"{detail} ({said})" if said else detail
     return Reason(code="affinity", resource=resource, asked=asked, free=near, short=asked - near, detail=detail)
+
+
+def _there(part: Part, number: int, there: int, request: DeviceRequest) -> str:
+    """Return, in words, how many devices answer a request, and of shares how large one can be."""
+    if request.share is None:
+        return f"{there} of this kind can be given now"
+    left = max(pool.left or 0 for pool in part.pools if pool.mask >> number & 1)
+    return f"shares of {there} can be given now, of one {left} thousandths at most"
 
 
 def _none(offer: Offer, request: DeviceRequest) -> str:
@@ -102,8 +111,12 @@ def _smaller(offer: Offer, request: DeviceRequest) -> str:
     pools = pools_of([replace(request, memory_bytes=None)], offer.stock)
     enough = asked_of(request).memory_bytes
     sizes = {pool.devices[0].memory_bytes or 0 for pool in pools if pool.mask}
-    less = [format_bytes(size) if size else "no memory that is known" for size in sorted(sizes, reverse=True) if size < enough]
-    return f"; the others have {', '.join(less[:SIZES_SAID_MAX])}" if less else ""
+    part = request.share or WHOLE
+    less = [
+        format_bytes(size * part // WHOLE) if size else "no memory that is known" for size in sorted(sizes, reverse=True) if size < enough
+    ]
+    others = "the others have" if request.share is None else "such a part of the others has"
+    return f"; {others} {', '.join(less[:SIZES_SAID_MAX])}" if less else ""
 
 
 def _together(offer: Offer, part: Part, cells: frozenset[int] | None) -> Reason | None:
