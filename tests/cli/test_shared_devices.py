@@ -67,3 +67,12 @@ def test_a_device_that_the_node_has_not_is_named(box: Line) -> None:
     refused = box("claim --node box --gpu gpu:GPU-7 --gpu gpu:GPU-8")
     assert refused.code == 3
     assert "the node has no gpu:GPU-7, gpu:GPU-8" in refused.err
+
+
+def test_what_is_there_and_kept_back_is_counted(box: Line) -> None:
+    """Of devices that would do, those that are not handed out are said, and whoever names one in place of a kind is told how to."""
+    refused = box("claim --node box --device nic=1")
+    assert "the node has none that can be given now; 1 that would do is not handed out (earmark node devices)" in refused.err
+    named = box("claim --node box --device pci:0000:0a:00.1=1")
+    assert (named.code, "gpu=2 is, or a kind and within=pci:0000:0a:00.1" in named.err) == (2, True)
+    assert box.good("claim --node box --device vf=1,within=pci:0000:0a:00.1 -q")

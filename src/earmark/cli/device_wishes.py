@@ -109,7 +109,7 @@ def parse_device(text: str) -> DeviceRequest:
     first, *pairs = (rest if near else text).split(",")
     kind, equals, number = first.partition("=")
     if not KIND.fullmatch(kind) or (equals and not NUMBER.fullmatch(number)) or not 1 <= int(number or "1") <= COUNT_MAX:
-        raise InvalidRequest(f"--device {text!r} is not a kind and a number up to {COUNT_MAX}: gpu=2 is", found=text)
+        raise InvalidRequest(f"--device {text!r} is not a kind and a number up to {COUNT_MAX}: gpu=2 is{_named(text)}", found=text)
     match: dict[str, str] = {}
     within: list[ids.UnitId] = []
     for pair in pairs:
@@ -129,6 +129,12 @@ def parse_device(text: str) -> DeviceRequest:
         affinity=cast("Affinity", word) if near else None,
         memory_bytes=None if memory is None else parse_memory(memory, f"--device {kind}: {MEMORY}"),
     )
+
+
+def _named(text: str) -> str:
+    """Return how one device is asked for, for who has written its name in place of a kind."""
+    unit = text.partition("=")[0].partition(",")[0]
+    return f", or a kind and within={unit}" if ":" in unit and ids.UNIT.fullmatch(unit) else ""
 
 
 def _spelt(key: str, value: str) -> str:

@@ -77,7 +77,7 @@ def amount(resource: str, number: int) -> str:
         cell, _, size = rest.partition(":")
         if size.isdigit():
             return amount_words(AmountRow(pool=PoolId(f"pages:{cell}:{size}"), amount=number)).removesuffix(f" on cell {cell}")
-    return f"{number} {name(rest or kind)}"
+    return f"{number} {name(rest.removeprefix('class:') or kind)}"
 
 
 def what_is_held(grant: Grant) -> str:

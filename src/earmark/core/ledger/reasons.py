@@ -6,7 +6,7 @@ most HOLDERS_SHOWN_MAX of them and a count of the rest. Of devices only those co
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from collections.abc import Set as AbstractSet
 
 from msgspec.structs import replace
@@ -48,7 +48,11 @@ def _with_holders(reason: Reason, state: NodeState, request: Request) -> Reason:
     ]
     found.sort(key=lambda holding: -holding.amount)
     shown = [_as_kept(holding) if holding.claim in state.quarantines else holding for holding in found[:HOLDERS_SHOWN_MAX]]
-    detail = "; ".join(part for part in (reason.detail, *_unknown(kinds, state.layout, request), *_cordons(reason, state, slots)) if part)
+    detail = "; ".join(
+        part
+        for part in (reason.detail, *_not_given(kinds if kind == "device" else "", state.layout, request), *_cordons(reason, state, slots))
+        if part
+    )
     return replace(reason, detail=detail, holders=tuple(shown), holders_left_out=max(0, len(found) - HOLDERS_SHOWN_MAX))
 
 
@@ -64,13 +68,22 @@ def _as_kept(holding: Holding) -> Holding:
     return replace(holding, what=f"{holding.what} in quarantine")
 
 
-def _unknown(kinds: str, layout: Layout, request: Request) -> Iterator[str]:
-    """Yield, in words, the devices that wishes of some kinds name and that the node does not have."""
+def _not_given(kinds: str, layout: Layout, request: Request) -> Iterator[str]:
+    """Yield, in words, which devices that wishes of some kinds name are not there, and how many that would do are faulty or not handed out."""
+    if not kinds:
+        return
     named = dict.fromkeys(unit for wish in request.devices if wish.kind in kinds.split("+") for unit in wish.within)
     missing = [unit for unit in named if unit not in layout.known]
     if missing:
         more = f" and {len(missing) - UNKNOWN_SHOWN_MAX} more of those named" if len(missing) > UNKNOWN_SHOWN_MAX else ""
         yield f"the node has no {', '.join(missing[:UNKNOWN_SHOWN_MAX])}{more}"
+    kept = [layout.known[unit] for unit in _answering(kinds, layout, request, frozenset(layout.known) - layout.grantable)]
+    faulty = sum(1 for device in kept if device.fault is not None)
+    if faulty:
+        yield f"{faulty} that would do {'is' if faulty == 1 else 'are'} faulty"
+    if len(kept) > faulty:
+        left = len(kept) - faulty
+        yield f"{left} that would do {'is' if left == 1 else 'are'} not handed out (earmark node devices)"
 
 
 def _cordons(reason: Reason, state: NodeState, slots: AbstractSet[Slot]) -> Iterator[str]:
@@ -149,19 +162,26 @@ def _cpus(grant: Grant, state: NodeState, cell: int | None) -> tuple[int, str]:
 
 def _slots(kinds: str, state: NodeState, layout: Layout, request: Request) -> frozenset[Slot]:
     """Return the slots of the devices that could answer what a request asks for of some kinds ("gpu", "gpu+vf"), and of what crowds them."""
+    found: set[Slot] = set()
+    places: set[str] = set()
+    for unit in _answering(kinds, layout, request, layout.grantable):
+        device = layout.known[unit]
+        parent = layout.known.get(device.parent) if device.parent is not None else None
+        found.update(layout.slots[unit])
+        places.add((parent or device).unit.partition(":")[2])
+    return frozenset(found).union(Slot(unit) for unit in state.withdrawn if unit.startswith(MDEV) and parent_local(unit) in places)
+
+
+def _answering(kinds: str, layout: Layout, request: Request, units: Iterable[UnitId]) -> Iterator[UnitId]:
+    """Yield those of some units that answer a wish of a request for devices of some kinds."""
     from earmark.core.fit.devices.match import asked_of, suits, wanted  # noqa: PLC0415 - only where devices are refused
 
     asked = [asked_of(wish) for wish in wanted(request, layout) if wish.kind in kinds.split("+")]
-    found: set[Slot] = set()
-    places: set[str] = set()
-    for unit in layout.grantable:
+    for unit in units:
         device = layout.known[unit]
         parent = layout.known.get(device.parent) if device.parent is not None else None
-        anchor = (parent or device).address or ""
-        if any(suits(each, device, anchor) for each in asked):
-            found.update(layout.slots[unit])
-            places.add((parent or device).unit.partition(":")[2])
-    return frozenset(found).union(Slot(unit) for unit in state.withdrawn if unit.startswith(MDEV) and parent_local(unit) in places)
+        if any(suits(each, device, (parent or device).address or "") for each in asked):
+            yield unit
 
 
 def _devices(grant: Grant, slots: AbstractSet[Slot]) -> tuple[int, str]:
