@@ -28,6 +28,7 @@ from earmark.core.model.units import GIB, MIB, TIB, exact_bytes
 
 EIGHT = World(machine(cores=8, threads=1, memory=16 * GIB, pages={2048: 128, 1 << 20: 2}, disk=200 * GIB), BARE)
 """One cell of eight CPUs, 13.75 GiB, 128 pages of 2 MiB and two of 1 GiB."""
+EIGHT_IN_TWO = World(machine(cells=2, cores=4, threads=1), BARE)
 OWN = Request(vcpus=2, cpu_policy="dedicated")
 WORDS: dict[str, Callable[[Request, Request], str]] = {
     "vcpus": lambda _, after: rf"(^|\D){after.vcpus} vCPUs? instead of|in guest cell",
@@ -282,11 +283,26 @@ def test_guest_cells_that_are_named_by_hand_may_be_fewer() -> None:
 
 
 def test_several_guest_cells_that_are_too_large_are_made_smaller() -> None:
-    """Where it does not help to make one cell of the guest smaller, each is as small as the host cells that are left for them."""
+    """Where it does not help to make one cell of the guest smaller, each is as small as the host cell that is left for it, the largest first."""
     world = World(machine(cells=2, cores=4, threads=1), BARE).with_grant(units((7,)))
     cells = (GuestCell(vcpus=tuple(range(5))), GuestCell(vcpus=tuple(range(5, 11))))
     own = Request(vcpus=11, cpu_policy="dedicated", guest_cells=cells)
-    assert texts(own, world) == ("3 vCPUs instead of 5 in guest cell 0 and 3 vCPUs instead of 6 in guest cell 1",)
+    assert texts(own, world) == ("3 vCPUs instead of 5 in guest cell 0 and 4 vCPUs instead of 6 in guest cell 1",)
+    even = Request(vcpus=10, cpu_policy="dedicated", guest_cells=(GuestCell(vcpus=tuple(range(5))), GuestCell(vcpus=tuple(range(5, 10)))))
+    assert texts(even, EIGHT_IN_TWO) == ("4 vCPUs instead of 5 in each guest cell",)
+    threes = tuple(GuestCell(vcpus=tuple(range(first, first + 3)), memory_bytes=512 * MIB) for first in (0, 3, 6))
+    small = World(machine(cells=3, cores=3, threads=1), BARE).with_grant(units((0, 3)))
+    assert texts(Request(vcpus=9, cpu_policy="dedicated", memory_bytes=1536 * MIB, guest_cells=threes), small) == (
+        "2 vCPUs instead of 3 in guest cells 1-2",
+    )
+
+
+def test_several_guest_cells_with_too_much_memory_are_made_smaller() -> None:
+    """Where every cell of the guest has more memory than any host cell, all of them have what is free."""
+    cells = tuple(GuestCell(vcpus=(vcpu,), memory_bytes=64 * GIB) for vcpu in range(2))
+    large = Request(vcpus=2, cpu_policy="dedicated", memory_bytes=128 * GIB, guest_cells=cells)
+    (text,) = texts(large, EIGHT_IN_TWO)
+    assert text.endswith(" of memory instead of 64 GiB in each guest cell")
 
 
 def test_two_things_that_are_short_are_changed_together() -> None:

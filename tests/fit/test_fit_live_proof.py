@@ -11,7 +11,7 @@ from msgspec.structs import replace
 from tests.fit.brute_ground import possible
 from tests.fit.worlds import BARE, KINDS, SEEDS, World, machine, random, random_world, sriov, units
 
-from earmark.core.fit.fit import answered, fit
+from earmark.core.fit.fit import answered, fit, has_room
 from earmark.core.fit.hints import TRIES_MAX, WALK_MAX, groups, proposals
 from earmark.core.fit.proof.certify import check
 from earmark.core.fit.proof.question import confirmed, question_of
@@ -97,6 +97,17 @@ def test_every_certificate_of_a_live_refusal_is_confirmed() -> None:
         assert check(answer.certificate, *question) == [], (seed, answer.certificate)
         assert confirmed(answer.certificate, request, supply), seed
     assert all(seen[kind] >= 15 for kind in ("yes", "shortfall", "hall", "together")), seen
+
+
+@settings(max_examples=150)
+@given(SEEDS)
+def test_whether_there_is_room_is_what_the_whole_answer_says(seed: int) -> None:
+    """The quick question, which chooses nothing, has the same yes and no as the answer with its placement, bound guests and floating ones."""
+    rnd = random(seed)
+    world, request = random_world(rnd), bound_request(rnd)
+    floating = Request(vcpus=request.vcpus, memory_bytes=request.memory_bytes, devices=request.devices)
+    for asked in (request, floating):
+        assert has_room(asked, world.supply) == isinstance(answered(asked, world.supply), Grant)
 
 
 @settings(max_examples=150)

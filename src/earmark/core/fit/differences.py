@@ -6,14 +6,14 @@ from it (the vCPUs that are still dedicated, memory that is no longer locked), l
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 from msgspec.structs import replace
 
 from earmark.core.fit.devices.match import policy_of
 from earmark.core.model.cpuset import format_cpu_list
-from earmark.core.model.request import DeviceRequest, Request
+from earmark.core.model.request import DeviceRequest, GuestCell, Request
 from earmark.core.model.units import KIB, THOUSAND, counted, exact_bytes, format_bytes
 
 CHANGES_MAX = 3
@@ -61,13 +61,7 @@ def _cells(before: Request, after: Request) -> Difference:
     instead = []
     old, new = before.cells or len(before.guest_cells) or 1, after.cells or len(after.guest_cells) or 1
     if before.guest_cells and after.guest_cells and old == new:
-        for number, (was, now) in enumerate(zip(before.guest_cells, after.guest_cells, strict=True)):
-            if len(was.vcpus) != len(now.vcpus):
-                instead.append(f"{counted(len(now.vcpus), 'vCPU')} instead of {len(was.vcpus)} in guest cell {number}")
-            if was.memory_bytes != now.memory_bytes:
-                memory = f"{exact_bytes(now.memory_bytes)} of memory instead of {exact_bytes(was.memory_bytes)}"
-                instead.append(f"{memory} in guest cell {number}")
-        return Difference(tuple(instead))
+        return Difference(tuple(_in_cells(before.guest_cells, after.guest_cells)))
     if before.vcpus != after.vcpus:
         instead.append(f"{counted(after.vcpus, 'vCPU')} instead of {before.vcpus}")
     if before.memory_bytes != after.memory_bytes:
@@ -76,6 +70,22 @@ def _cells(before: Request, after: Request) -> Difference:
         kind = "equal guest cell" if len(before.guest_cells) > 1 and new > 1 else "guest cell"
         instead.append(f"{counted(new, kind)} instead of {old if old != new else 'unlike ones'}")
     return Difference(tuple(instead))
+
+
+def _in_cells(before: Sequence[GuestCell], after: Sequence[GuestCell]) -> Iterator[str]:
+    """Yield what differs in guest cells that are described one by one; those in which the same differs are said together."""
+    where: dict[str, list[int]] = {}
+    for number, (was, now) in enumerate(zip(before, after, strict=True)):
+        if len(was.vcpus) != len(now.vcpus):
+            where.setdefault(f"{counted(len(now.vcpus), 'vCPU')} instead of {len(was.vcpus)}", []).append(number)
+        if was.memory_bytes != now.memory_bytes:
+            memory = f"{exact_bytes(now.memory_bytes)} of memory instead of {exact_bytes(was.memory_bytes)}"
+            where.setdefault(memory, []).append(number)
+    for change, numbers in where.items():
+        if len(numbers) == len(before) > 1:
+            yield f"{change} in each guest cell"
+        else:
+            yield f"{change} in guest {'cell' if len(numbers) == 1 else 'cells'} {format_cpu_list(numbers)}"
 
 
 def _policies(before: Request, after: Request) -> Difference:

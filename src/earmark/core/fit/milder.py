@@ -7,7 +7,7 @@ the reasons and the node say is free. What hangs on it changes with it (the vCPU
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Protocol
 
 from msgspec.structs import replace
@@ -127,25 +127,43 @@ def _with_vcpus(request: Request, count: int) -> Request:
 
 
 def _fewer_in_a_cell(request: Request, supply: Supply, reasons: Sequence[Reason]) -> list[Request]:
-    """Return the request with fewer vCPUs in one of its own cells, one fewer or as many as are free, then in all that are too large."""
-    rooms = _rooms(request, _ground(request, supply))
-    free = next(iter(rooms), 0)
-    tried = {(reason.guest_cell or 0, reason.free) for reason in reasons if reason.code == "short"}
-    for number, cell in enumerate(request.guest_cells):
-        most = min(len(cell.vcpus) - 1, free)
-        tried |= {(number, most), (number, most - 1)}
+    """Return the request with fewer vCPUs in one of its own cells, then in as many as the node's cells are too small for, then in all too large.
+
+    None is returned that the free CPUs of the node's cells rule out. Of cells that are alike only the first is tried alone.
+    """
+    sizes = [len(cell.vcpus) for cell in request.guest_cells]
+    rooms = _rooms(request, _ground(request, supply))[: len(sizes)]
+    if len(rooms) < len(sizes) or not rooms[-1]:
+        return []
+    told = {(reason.guest_cell or 0, reason.free) for reason in reasons if reason.code == "short"}
+    tried = set()
+    for number in {(len(cell.vcpus), cell.memory_bytes): n for n, cell in reversed(list(enumerate(request.guest_cells)))}.values():
+        most = _most_in_a_cell(number, sizes, rooms)
+        tried |= {(number, count) for count in (most, most - 1)} | {
+            (number, free) for cell, free in told if cell == number and free <= most
+        }
     changes = sorted(tried, key=lambda change: (-change[1], change[0]))
-    smaller = [(number, count) for number, count in changes if 0 < count < len(request.guest_cells[number].vcpus)]
-    changed = [_without(request, number, count) for number, count in smaller[:AMOUNTS_MAX]]
-    capped, most = request, rooms[len(request.guest_cells) - 1] if len(request.guest_cells) <= len(rooms) else 0
-    for number, cell in enumerate(request.guest_cells):
-        capped = _without(capped, number, most) if len(cell.vcpus) > most else capped
-    return [*changed, capped] if most and capped != request else changed
+    changed = [_with_sizes(request, {number: count}) for number, count in changes if count > 0][:AMOUNTS_MAX]
+    largest_first = sorted(range(len(sizes)), key=lambda number: -sizes[number])
+    matched = {number: room for number, room in zip(largest_first, rooms, strict=True) if sizes[number] > room}
+    capped = {number: rooms[-1] for number, size in enumerate(sizes) if size > rooms[-1]}
+    several = [_with_sizes(request, cuts) for cuts in ((matched,) if matched == capped else (matched, capped)) if len(cuts) > 1]
+    return [*changed, *several]
 
 
-def _without(request: Request, number: int, count: int) -> Request:
-    """Return a request of whose guest cell `number` only the first `count` vCPUs are left; all vCPUs are numbered anew."""
-    gone = set(request.guest_cells[number].vcpus[count:])
+def _most_in_a_cell(number: int, sizes: Sequence[int], rooms: Sequence[int]) -> int:
+    """Return the most vCPUs, fewer than it has, that one guest cell could have for all to find room; 0 if none is few enough."""
+    low, high = 0, sizes[number] - 1
+    while low < high:
+        middle = (low + high + 1) // 2
+        changed = sorted((*sizes[:number], middle, *sizes[number + 1 :]), reverse=True)
+        low, high = (middle, high) if all(size <= room for size, room in zip(changed, rooms, strict=True)) else (low, middle - 1)
+    return low
+
+
+def _with_sizes(request: Request, sizes: Mapping[int, int]) -> Request:
+    """Return a request of some of whose guest cells only the first vCPUs are left, so many; all vCPUs are numbered anew."""
+    gone = {vcpu for number, count in sizes.items() for vcpu in request.guest_cells[number].vcpus[count:]}
     names = {vcpu: new for new, vcpu in enumerate(vcpu for vcpu in range(request.vcpus) if vcpu not in gone)}
 
     def renamed(vcpus: tuple[int, ...]) -> tuple[int, ...]:
@@ -238,13 +256,22 @@ def less_memory(request: Request, supply: Supply, reasons: Iterable[Reason]) -> 
 
 
 def _less_in_a_cell(request: Request, reasons: Iterable[Reason]) -> list[Request]:
-    changes = []
-    for number, amount in sorted({(reason.guest_cell or 0, _bytes(reason)[0]) for reason in reasons}, key=lambda each: (-each[1], each[0])):
-        had = request.guest_cells[number].memory_bytes
-        if 0 < amount < had:
-            cells = tuple(replace(cell, memory_bytes=amount) if place == number else cell for place, cell in enumerate(request.guest_cells))
-            changes.append(replace(request, memory_bytes=request.memory_bytes - had + amount, guest_cells=cells))
-    return changes[:AMOUNTS_MAX]
+    """Return the request with less memory in one of its own cells, as much as is free somewhere, then in all that have more."""
+    told = sorted({(reason.guest_cell or 0, _bytes(reason)[0]) for reason in reasons}, key=lambda each: (-each[1], each[0]))
+    one = [_with_memory(request, (number,), amount) for number, amount in told]
+    every = range(len(request.guest_cells))
+    several = [_with_memory(request, every, amount) for amount in sorted({amount for _, amount in told}, reverse=True)]
+    changes = dict.fromkeys(other for other in (*one[:AMOUNTS_MAX], *several[:AMOUNTS_MAX]) if other is not None)
+    return list(changes)
+
+
+def _with_memory(request: Request, numbers: Iterable[int], most: int) -> Request | None:
+    """Return a request of whose guest cells some have at most so many bytes of memory, None if that is none or they have no more."""
+    cells = list(request.guest_cells)
+    for number in numbers:
+        cells[number] = replace(cells[number], memory_bytes=min(most, cells[number].memory_bytes))
+    memory = sum(cell.memory_bytes for cell in cells)
+    return replace(request, memory_bytes=memory, guest_cells=tuple(cells)) if most > 0 and memory < request.memory_bytes else None
 
 
 def _bytes(reason: Reason) -> tuple[int, int]:

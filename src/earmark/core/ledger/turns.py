@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 import msgspec
 
-from earmark.core.fit.fit import answered, fit
+from earmark.core.fit.fit import fit, has_room
 from earmark.core.fit.free import Free, Supply
 from earmark.core.ledger.state import NodeState
 from earmark.core.model.claim import Claim
@@ -94,7 +94,7 @@ def could_ever_fit(request: Request, state: NodeState) -> Grant | Refusal:
 
 def fits(request: Request, supply: Supply, free: Free) -> bool:
     """Say whether a request fits when this is what is taken."""
-    return isinstance(answered(request, msgspec.structs.replace(supply, free=free)), Grant)
+    return has_room(request, msgspec.structs.replace(supply, free=free))
 
 
 def ends_at(claim: Claim, now_ms: int) -> int | None:

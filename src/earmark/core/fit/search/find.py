@@ -27,7 +27,7 @@ from earmark.core.model.units import counted
 if TYPE_CHECKING:
     from earmark.core.fit.devices.offer import Offer
 
-__all__ = ["Found", "Placed", "find"]
+__all__ = ["Found", "Placed", "find", "placeable"]
 
 UNLIKE_TOLD_MAX = 4
 """Of so many guest cells of different kinds it is told why they lie on no other host cell."""
@@ -46,6 +46,21 @@ def find(guest: Guest | None, ground: Ground, requests: Sequence[DeviceRequest] 
         return _floating(ground, requests) if guest is None else _found(guest, ground, requests)
     except DevicesUndecided as bound:
         return _undecided(str(bound))
+
+
+def placeable(guest: Guest | None, ground: Ground, requests: Sequence[DeviceRequest] = ()) -> bool:
+    """Say whether `find` surely finds a placement; which one is not asked, so it is quicker. A search that stops at its bound is no yes."""
+    if not requests and guest is not None:
+        return isinstance(solve(problem_of(guest, ground, ()), ranked=False), Found)
+    from earmark.core.fit.devices.flow import Undecided as DevicesUndecided  # noqa: PLC0415 - as in find
+    from earmark.core.fit.devices.offer import offered  # noqa: PLC0415 - as in find
+
+    try:
+        if guest is None:
+            return offered(requests, ground.stock).possible(None)
+        return isinstance(solve(problem_of(guest, ground, requests), ranked=False), Found)
+    except DevicesUndecided:
+        return False
 
 
 def _undecided(why: str) -> Refusal:
