@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from msgspec.structs import replace
 from tests.fit.test_fit_live_proof import bound_request
-from tests.fit.worlds import BARE, SEEDS, World, amounts, machine, random, random_request, random_world, units
+from tests.fit.worlds import BARE, SEEDS, World, amounts, machine, random, random_request, random_world, sriov, units
 
 from earmark.core.fit.differences import difference
 from earmark.core.fit.fit import answered, fit
@@ -22,7 +22,7 @@ from earmark.core.model.grant import Grant
 from earmark.core.model.ids import ResourceClass, UnitId
 from earmark.core.model.inventory import Inventory
 from earmark.core.model.refusal import Refusal
-from earmark.core.model.request import CpuPolicy, DeviceRequest, GuestCell, GuestTopology, Request, ResourceAmount, ThreadPolicy
+from earmark.core.model.request import Affinity, CpuPolicy, DeviceRequest, GuestCell, GuestTopology, Request, ResourceAmount, ThreadPolicy
 from earmark.core.model.topology import Cell, Cpu, Device, Machine
 from earmark.core.model.units import GIB, MIB, TIB, exact_bytes
 
@@ -303,6 +303,30 @@ def test_several_guest_cells_with_too_much_memory_are_made_smaller() -> None:
     large = Request(vcpus=2, cpu_policy="dedicated", memory_bytes=128 * GIB, guest_cells=cells)
     (text,) = texts(large, EIGHT_IN_TWO)
     assert text.endswith(" of memory instead of 64 GiB in each guest cell")
+
+
+@pytest.mark.parametrize(
+    ("count", "affinity", "cells", "words"),
+    [
+        (25, "required", 1, ("6 vf devices instead of 25",)),
+        (25, "required", 2, ("10 vf devices instead of 25",)),
+        (25, "legacy", 1, ("11 vf devices instead of 25",)),
+        (25, "preferred", 1, ("15 vf devices instead of 25",)),
+    ],
+)
+def test_of_devices_near_the_guest_as_many_are_proposed_as_there_are(
+    count: int, affinity: Affinity, cells: int, words: tuple[str, ...]
+) -> None:
+    """More devices than a node has, near a guest of some cells: it is proposed how many there are near so many, in few tries."""
+    spread = tuple(
+        device for port, (number, cell) in enumerate(((6, 0), (4, 1), (5, None))) for device in sriov(number, port=port, cell=cell)
+    )
+    world = World(replace(EIGHT_IN_TWO.machine, devices=spread), replace(BARE, device_kinds=("vf",)))
+    wish = DeviceRequest(kind="vf", count=count, affinity=affinity)
+    asked = Request(vcpus=2, cpu_policy="dedicated", cells=cells, devices=(wish,))
+    said = texts(asked, world)
+    assert said[: len(words)] == words
+    assert not any(text.startswith("without") for text in said)
 
 
 def test_two_things_that_are_short_are_changed_together() -> None:

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Sequence
 from earmark.core.fit.devices.match import CLASS_PREFIX, wanted
 from earmark.core.fit.devices.rows import amount_rows, device_rows, kept_out, stock_of
 from earmark.core.fit.free import Supply
-from earmark.core.fit.ground import Ground
+from earmark.core.fit.ground import DeviceStock, Ground
 from earmark.core.fit.guest import guest_of, is_bound
 from earmark.core.fit.layout import ROOT_DISK
 from earmark.core.fit.live_ground import NO_STOCK, ground_of
@@ -43,19 +43,20 @@ def _fits_if(request: Request, supply: Supply, reasons: Sequence[Reason]) -> tup
     """Return the changes to a refused request with which it does fit, in words."""
     from earmark.core.fit.hints import proposals  # noqa: PLC0415 - only for those who are refused
 
-    found = proposals(request, supply, reasons, lambda other: has_room(other, supply))
+    stock = stock_of(supply) if wanted(request, supply.layout) else None
+    found = proposals(request, supply, reasons, lambda other: has_room(other, supply, stock))
     return tuple(each.text for each in found)
 
 
-def has_room(request: Request, supply: Supply) -> bool:
-    """Say whether a checked request surely fits. What would be granted is not asked, so it is quicker than `answered`."""
+def has_room(request: Request, supply: Supply, stock: DeviceStock | None = None) -> bool:
+    """Say whether a checked request surely fits; what would be granted is not asked, so it is quicker. `stock`: the supply's, if it is known."""
     wishes = wanted(request, supply.layout)
     if plain_reasons(request, supply, of_units(wishes)):
         return False
     guest = guest_of(request) if is_bound(request) else None
     if floating_reasons(request, supply) if guest is None else node_reasons(request, guest, supply):
         return False
-    stock = stock_of(supply) if wishes else NO_STOCK
+    stock = (stock or stock_of(supply)) if wishes else NO_STOCK
     if guest is not None:
         return placeable(guest, ground_of(request, guest, supply, stock), wishes)
     return not wishes or placeable(None, Ground(cells=(), stock=stock), wishes)

@@ -1,10 +1,10 @@
 """What small change would make a refused request fit: cheap proposals, each of which fit tries before it is said.
 
-Rules of this file: milder requests (`core.fit.milder`) come in groups, the most wanted first; of each group the first that fits is said, those
+Rules of this file: milder requests (`core.fit.milder`, `milder_devices`) come in groups, the most wanted first; of each group the first that fits is said, those
 that change least first. Of a group only the first WALK_MAX are tried one after the other: from there on it is halved, as if what fits would go on
-fitting when there is less of it. Where no group helps, a device or class is left out; where that does not help either, what is short of two
-different things is changed in both, one group's milder requests with the other's. At most TRIES_MAX requests are tried in all, at most PAIRS_MAX of
-them change two things.
+fitting when there is less of it. Where no group helps, the most devices of one wish that fit are found by halving; then a device or class is left
+out; where that does not help either, what is short of two different things is changed in both, one group's milder requests with the other's. At
+most TRIES_MAX requests are tried in all, at most PAIRS_MAX of them change two things.
 """
 
 from __future__ import annotations
@@ -20,18 +20,21 @@ from earmark.core.fit.free import Supply
 from earmark.core.fit.milder import (
     Changes,
     any_pages,
-    farther_devices,
     fewer_cpus,
-    fewer_devices,
     less_memory,
-    less_stock,
     milder_threads,
     no_pages,
     other_cells,
     shared_cpus,
+    whole_pages,
+)
+from earmark.core.fit.milder_devices import (
+    farther_devices,
+    fewer_devices,
+    least_devices,
+    less_stock,
     smaller_devices,
     smaller_shares,
-    whole_pages,
     without_devices,
 )
 from earmark.core.fit.refusal import CPU
@@ -81,9 +84,9 @@ class _Trier:
         self.left -= 1
         return self._fits(other)
 
-    def first(self, requests: Changes) -> Request | None:
-        """Return the first request of a group that fits, as far as that is found."""
-        walked = min(WALK_MAX, len(requests))
+    def first(self, requests: Changes, walk: int = WALK_MAX) -> Request | None:
+        """Return the first request of a group that fits, as far as that is found; so many are tried one by one."""
+        walked = min(walk, len(requests))
         found = next((other for place in range(walked) if self(other := requests[place])), None)
         low, high = walked, len(requests) if found is None else walked
         while low < high:
@@ -100,6 +103,8 @@ def proposals(request: Request, supply: Supply, reasons: Sequence[Reason], fits:
     trier = _Trier(request, fits)
     every = groups(request, supply, reasons)
     found = _found(every, trier)
+    if not found and any(reason.resource.startswith("device:") for reason in reasons):
+        found = [other for fewer in least_devices(request, supply) if (other := trier.first(fewer, walk=1)) is not None]
     if not found:
         last = last_resorts(request, supply, reasons)
         found = _found(last, trier) or _both(request, [*every, *last], trier)

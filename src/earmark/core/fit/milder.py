@@ -7,22 +7,22 @@ the reasons and the node say is free. What hangs on it changes with it (the vCPU
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
 from typing import Protocol
 
 from msgspec.structs import replace
 
 from earmark.core.fit.cpus import shared_room
-from earmark.core.fit.devices.match import ANY_PCI, policy_of
 from earmark.core.fit.free import Supply
-from earmark.core.fit.ground import WHOLE, Ground, HostCell
+from earmark.core.fit.ground import Ground, HostCell
 from earmark.core.fit.guest import guest_of, is_bound
 from earmark.core.fit.live_ground import ground_of
 from earmark.core.fit.request import ENCRYPTION
 from earmark.core.fit.search.places import PAIR, isolable
-from earmark.core.model.ids import MEMORY, share_pool
+from earmark.core.model.ids import MEMORY
 from earmark.core.model.refusal import Reason
-from earmark.core.model.request import DeviceRequest, Request, ThreadPolicy
+from earmark.core.model.request import Request, ThreadPolicy
 from earmark.core.model.units import KIB, MIB
 
 AMOUNTS_MAX = 8
@@ -47,20 +47,20 @@ class Changes(Protocol):
         """Return one of them."""
 
 
-class _Counts:
-    """A request with so many vCPUs, for each of some counts; a request is made when it is asked for."""
+class Made:
+    """Requests that are made of some numbers, each when it is asked for."""
 
-    def __init__(self, request: Request, counts: Sequence[int]) -> None:
-        self._request = request
-        self._counts = counts
+    def __init__(self, make: Callable[[int], Request], numbers: Sequence[int]) -> None:
+        self._make = make
+        self._numbers = numbers
 
     def __len__(self) -> int:
-        """Return how many counts there are."""
-        return len(self._counts)
+        """Return how many numbers there are."""
+        return len(self._numbers)
 
     def __getitem__(self, place: int, /) -> Request:
-        """Return the request with one of the counts."""
-        return _with_vcpus(self._request, self._counts[place])
+        """Return the request that is made of one of the numbers."""
+        return self._make(self._numbers[place])
 
 
 # --- vCPUs --------------------------------------------------------------------------------------------------------------------------
@@ -72,7 +72,7 @@ def fewer_cpus(request: Request, supply: Supply, reasons: Sequence[Reason]) -> C
         return _fewer_in_a_cell(request, supply, reasons)
     cells = request.cells or 1
     most = min(request.vcpus - 1, _most_vcpus(request, supply))
-    return _Counts(request, range(most // cells * cells, 0, -cells))
+    return Made(partial(_with_vcpus, request), range(most // cells * cells, 0, -cells))
 
 
 def _most_vcpus(request: Request, supply: Supply) -> int:
@@ -292,107 +292,3 @@ def no_pages(request: Request) -> list[Request]:
         return []
     encrypted = any(item.resource_class == ENCRYPTION for item in request.resources)
     return [replace(request, page_kib=None, locked_memory=request.locked_memory and encrypted)]
-
-
-# --- devices and the rest -----------------------------------------------------------------------------------------------------------
-
-
-def farther_devices(request: Request) -> list[Request]:
-    """Return the request with devices that may be farther away: each of its wishes alone, then all of them."""
-    near = [number for number, wish in enumerate(request.devices) if policy_of(wish) != "preferred"]
-    changes = [_with_device(request, number, replace(request.devices[number], affinity="preferred")) for number in near]
-    if len(near) > 1:
-        wishes = tuple(replace(wish, affinity="preferred") if number in near else wish for number, wish in enumerate(request.devices))
-        changes.append(replace(request, devices=wishes))
-    return changes
-
-
-def smaller_devices(request: Request, supply: Supply) -> list[Request]:
-    """Return the request with less memory of the devices of one wish: as much as devices of the node have, the most first."""
-    known = {supply.layout.known[unit].memory_bytes or 0 for unit in supply.layout.grantable}
-    changes = []
-    for number, wish in enumerate(request.devices):
-        sizes = {size * (wish.share or WHOLE) // WHOLE // MIB * MIB for size in known}
-        smaller = sorted((size for size in sizes if 0 < size < (wish.memory_bytes or 0)), reverse=True)
-        changes += [_with_device(request, number, replace(wish, memory_bytes=size)) for size in smaller[:AMOUNTS_MAX]]
-    return changes
-
-
-def smaller_shares(request: Request, supply: Supply) -> list[Request]:
-    """Return the request with a smaller part of the devices of one wish, as much as is left of some, the most first; then of their memory too."""
-    given = [unit for unit in supply.layout.grantable if supply.layout.known[unit].shares]
-    left = {WHOLE - supply.free.used.get(share_pool(unit), 0) for unit in given}
-    changes = []
-    for number, wish in enumerate(request.devices):
-        smaller = sorted((part for part in left if 0 < part < (wish.share or 0)), reverse=True)
-        wishes = [replace(wish, share=part) for part in smaller[:AMOUNTS_MAX]]
-        if wish.memory_bytes is not None:
-            wishes += [
-                replace(each, memory_bytes=max(MIB, wish.memory_bytes * (each.share or 0) // (wish.share or WHOLE) // MIB * MIB))
-                for each in wishes
-            ]
-        changes += [_with_device(request, number, each) for each in wishes]
-    return changes
-
-
-def fewer_devices(request: Request, supply: Supply, reasons: Sequence[Reason]) -> list[Request]:
-    """Return the request with fewer devices of one wish, or such as need not be linked; then with what is free shared out over all of a kind."""
-    changes, shared = [], []
-    for number, wish in enumerate(request.devices):
-        if wish.linked:
-            changes.append(_with_device(request, number, replace(wish, linked=False)))
-        others = sum(other.count for other in request.devices if other.kind == wish.kind) - wish.count
-        told = {reason.free for reason in reasons if reason.resource == f"device:{wish.kind}"}
-        told = told or {len(supply.layout.devices.get(wish.kind, ()))}
-        counts = told | {free - others for free in told} | {wish.count - 1}
-        fewer = sorted((count for count in counts if 0 < count < wish.count), reverse=True)
-        changes += [_with_device(request, number, replace(wish, count=count)) for count in fewer]
-        shared += [request if others < 1 else _shared_out(request, wish.kind, free) for free in sorted(told, reverse=True)]
-    several = [other for number, other in enumerate(shared) if other != request and other not in (*changes, *shared[:number])]
-    return [*changes[:AMOUNTS_MAX], *several[:AMOUNTS_MAX]]
-
-
-def _shared_out(request: Request, kind: str, free: int) -> Request:
-    """Return a request whose wishes of a kind ask for so many devices together, the largest cut first; as it is if each cannot have one."""
-    asked = [wish.count for wish in request.devices if wish.kind == kind]
-    if not len(asked) <= free < sum(asked):
-        return request
-    level = max(cap for cap in range(1, max(asked) + 1) if sum(min(cap, count) for count in asked) <= free)
-    left = free - sum(min(level, count) for count in asked)
-    wishes = []
-    for wish in request.devices:
-        more = wish.kind == kind and wish.count > level and left > 0
-        left -= more
-        wishes.append(replace(wish, count=min(wish.count, level + more)) if wish.kind == kind else wish)
-    return replace(request, devices=tuple(wishes))
-
-
-def without_devices(request: Request, supply: Supply, reasons: Sequence[Reason]) -> list[Request]:
-    """Return the request without one of its wishes for devices, then without all those that cannot have one, then with fewer others."""
-    every = range(len(request.devices))
-    one = [replace(request, devices=tuple(wish for other, wish in enumerate(request.devices) if other != number)) for number in every]
-    none = {reason.resource for reason in reasons if reason.free <= 0}
-    there = (*supply.layout.devices, ANY_PCI)
-    left = tuple(wish for wish in request.devices if wish.kind in there and f"device:{wish.kind}" not in none)
-    rest = replace(request, devices=left)
-    without = [*one[:AMOUNTS_MAX], *([rest] if len(left) < len(every) - 1 else [])]
-    return without if len(left) == len(every) else [*without, *fewer_devices(rest, supply, reasons)]
-
-
-def _with_device(request: Request, number: int, wish: DeviceRequest) -> Request:
-    return replace(request, devices=(*request.devices[:number], wish, *request.devices[number + 1 :]))
-
-
-def less_stock(request: Request, reason: Reason) -> list[Request]:
-    """Return the request with what is free of a disk or a class."""
-    kind, _, name = reason.resource.partition(":")
-    if kind == "disk" and reason.free > 0:
-        return [replace(request, disk_bytes=reason.free // MIB * MIB or reason.free)]
-    if kind == "class" or (kind == "device" and name.startswith("class:")):
-        name = name.removeprefix("class:")
-        if reason.free > 0:
-            kept = tuple(replace(item, amount=reason.free) if item.resource_class == name else item for item in request.resources)
-        else:
-            kept = tuple(item for item in request.resources if item.resource_class != name)
-        return [replace(request, resources=kept)]
-    return []
