@@ -13,7 +13,7 @@ from earmark.cli.phrases import amount, clean, name, reason_line, request_words
 from earmark.cli.refusals import refusal_lines
 from earmark.core.model.refusal import Reason, Refusal
 from earmark.core.model.request import DeviceRequest, Request
-from earmark.core.model.units import GIB
+from earmark.core.model.units import GIB, MIB
 
 NOW = 1_750_000_000_000
 HOSTILE = ["\x1b[31mred\x1b[0m", "a\nb\r\nc", "\x9b31m", "\u202egnp.exe", "\x07\x08\x7f", "\ud800", "\u2028", "tab\tbed", "\x00"]
@@ -63,6 +63,21 @@ def test_a_request_is_said_in_words() -> None:
     )
     assert request_words(request) == "4 dedicated CPUs, 8 GiB memory in 1GiB pages, 2 gpu"
     assert request_words(Request(vcpus=1, networks=("physnet1",), tunnel=True)) == "1 shared vCPU, on physnet1, on tunnelled networks"
+    mixed = Request(
+        vcpus=4,
+        cpu_policy="mixed",
+        dedicated_vcpus=(0, 1),
+        realtime_vcpus=(1,),
+        thread_policy="isolate",
+        emulator_policy="isolate",
+        memory_bytes=2 * MIB,
+        page_kib="large",
+        locked_memory=True,
+    )
+    assert (
+        request_words(mixed)
+        == "4 mixed vCPUs (2 dedicated, isolate threads, 1 real-time), a CPU for the emulator, 2 MiB locked memory in large pages"
+    )
     assert request_words(Request()) == "nothing"
 
 

@@ -139,12 +139,15 @@ def request_words(request: Request) -> str:
     parts = []
     if request.vcpus:
         policy = {"dedicated": "dedicated CPU", "shared": "shared vCPU", "mixed": "mixed vCPU"}[request.cpu_policy]
-        threads = f" ({request.thread_policy} threads)" if request.thread_policy else ""
-        parts.append(counted(request.vcpus, policy) + threads)
+        own = [f"{len(request.dedicated_vcpus)} dedicated"] if request.cpu_policy == "mixed" and request.dedicated_vcpus else []
+        own += [f"{request.thread_policy} threads"] if request.thread_policy else []
+        own += [f"{len(request.realtime_vcpus)} real-time"] if request.realtime_vcpus else []
+        parts.append(counted(request.vcpus, policy) + (f" ({', '.join(own)})" if own else ""))
+        parts += ["a CPU for the emulator"] if request.emulator_policy == "isolate" else []
     if request.memory_bytes:
         size = request.page_kib
         how = "" if size is None else f" in {pages(size)} pages" if isinstance(size, int) else f" in {size} pages"
-        parts.append(f"{format_bytes(request.memory_bytes)} memory{how}")
+        parts.append(f"{format_bytes(request.memory_bytes)} {'locked ' if request.locked_memory else ''}memory{how}")
     if request.cells or request.guest_cells:
         parts.append("over " + counted(request.cells or len(request.guest_cells), "guest cell"))
     if request.disk_bytes:
