@@ -31,7 +31,7 @@ EIGHT = World(machine(cores=8, threads=1, memory=16 * GIB, pages={2048: 128, 1 <
 EIGHT_IN_TWO = World(machine(cells=2, cores=4, threads=1), BARE)
 OWN = Request(vcpus=2, cpu_policy="dedicated")
 WORDS: dict[str, Callable[[Request, Request], str]] = {
-    "vcpus": lambda _, after: rf"(^|\D){after.vcpus} vCPUs? instead of|in guest cell",
+    "vcpus": lambda _, after: rf"(^|\D){after.vcpus} vCPUs? instead of|in guest cell|in each guest cell",
     "cpu_policy": lambda before, after: f"{after.cpu_policy} CPUs instead of {before.cpu_policy}",
     "thread_policy": lambda before, after: f"thread policy {after.thread_policy or before.thread_policy}",
     "emulator_policy": lambda before, after: f"emulator policy {after.emulator_policy or before.emulator_policy}",
@@ -339,7 +339,7 @@ def test_two_things_that_are_short_are_changed_together() -> None:
     assert texts(disk, EIGHT) == ("14080 MiB of memory instead of 64 GiB and 200 GiB of disk instead of 1 TiB",)
     cells = (GuestCell(vcpus=tuple(range(9)), memory_bytes=512 * MIB),)
     own = Request(vcpus=9, cpu_policy="dedicated", memory_bytes=512 * MIB, page_kib=2048, guest_cells=cells)
-    assert texts(own, EIGHT) == ("8 vCPUs instead of 9 in guest cell 0 and 256 MiB of memory instead of 512 MiB in guest cell 0",)
+    assert texts(own, EIGHT) == ("8 vCPUs instead of 9 and 256 MiB of memory instead of 512 MiB in guest cell 0",)
 
 
 def test_merged_requests_keep_both_changes() -> None:

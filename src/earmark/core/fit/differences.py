@@ -81,11 +81,12 @@ def _in_cells(before: Sequence[GuestCell], after: Sequence[GuestCell]) -> Iterat
         if was.memory_bytes != now.memory_bytes:
             memory = f"{exact_bytes(now.memory_bytes)} of memory instead of {exact_bytes(was.memory_bytes)}"
             where.setdefault(memory, []).append(number)
+    together: dict[tuple[int, ...], list[str]] = {}
     for change, numbers in where.items():
-        if len(numbers) == len(before) > 1:
-            yield f"{change} in each guest cell"
-        else:
-            yield f"{change} in guest {'cell' if len(numbers) == 1 else 'cells'} {format_cpu_list(numbers)}"
+        together.setdefault(tuple(numbers), []).append(change)
+    for places, changes in together.items():
+        cells = f"guest {'cell' if len(places) == 1 else 'cells'} {format_cpu_list(places)}"
+        yield f"{_listed(changes)} in {'each guest cell' if len(places) == len(before) > 1 else cells}"
 
 
 def _policies(before: Request, after: Request) -> Difference:
