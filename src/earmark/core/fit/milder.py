@@ -137,7 +137,9 @@ def _fewer_in_a_cell(request: Request, supply: Supply, reasons: Sequence[Reason]
         return []
     told = {(reason.guest_cell or 0, reason.free) for reason in reasons if reason.code == "short"}
     tried = set()
-    for number in {(len(cell.vcpus), cell.memory_bytes): n for n, cell in reversed(list(enumerate(request.guest_cells)))}.values():
+    for number in {
+        (len(cell.vcpus), len(cell.dedicated), cell.memory_bytes): n for n, cell in reversed([*enumerate(request.guest_cells)])
+    }.values():
         most = _most_in_a_cell(number, sizes, rooms)
         tried |= {(number, count) for count in (most, most - 1)} | {
             (number, free) for cell, free in told if cell == number and free <= most
