@@ -13,8 +13,9 @@ from tests.fit.worlds import BARE, KINDS, SEEDS, World, machine, random, random_
 
 from earmark.core.fit.fit import answered, fit, has_room
 from earmark.core.fit.hints import TRIES_MAX, WALK_MAX, groups, proposals
+from earmark.core.fit.live_ground import question_of
 from earmark.core.fit.proof.certify import check
-from earmark.core.fit.proof.question import confirmed, question_of
+from earmark.core.fit.proof.question import confirmed
 from earmark.core.fit.request import check_request
 from earmark.core.model.grant import Grant
 from earmark.core.model.refusal import Certificate, Refusal

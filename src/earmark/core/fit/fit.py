@@ -9,10 +9,10 @@ from collections.abc import Iterable, Sequence
 from earmark.core.fit.devices.match import CLASS_PREFIX, wanted
 from earmark.core.fit.devices.rows import amount_rows, device_rows, kept_out, stock_of
 from earmark.core.fit.free import Supply
-from earmark.core.fit.ground import DeviceStock, Ground
-from earmark.core.fit.guest import guest_of, is_bound
+from earmark.core.fit.ground import DeviceStock
+from earmark.core.fit.guest import is_bound
 from earmark.core.fit.layout import ROOT_DISK
-from earmark.core.fit.live_ground import NO_STOCK, ground_of
+from earmark.core.fit.live_ground import Question, question_of
 from earmark.core.fit.request import check_request
 from earmark.core.fit.search.find import Found, Placed, find, placeable
 from earmark.core.fit.search.pairs import pages_of
@@ -50,35 +50,30 @@ def _fits_if(request: Request, supply: Supply, reasons: Sequence[Reason]) -> tup
 
 def has_room(request: Request, supply: Supply, stock: DeviceStock | None = None) -> bool:
     """Say whether a checked request surely fits; what would be granted is not asked, so it is quicker. `stock`: the supply's, if it is known."""
-    wishes = wanted(request, supply.layout)
-    if plain_reasons(request, supply, of_units(wishes)):
+    question = question_of(request, supply, stock)
+    if any(_whole_node(request, question, supply)):
         return False
-    guest = guest_of(request) if is_bound(request) else None
-    if floating_reasons(request, supply) if guest is None else node_reasons(request, guest, supply):
-        return False
-    stock = (stock or stock_of(supply)) if wishes else NO_STOCK
-    if guest is not None:
-        return placeable(guest, ground_of(request, guest, supply, stock), wishes)
-    return not wishes or placeable(None, Ground(cells=(), stock=stock), wishes)
+    return (question.guest is None and not question.wishes) or placeable(*question)
 
 
 def answered(request: Request, supply: Supply) -> Grant | Refusal:
     """Return the best grant for a checked request, or the refusal without its hints."""
-    wishes = wanted(request, supply.layout)
-    plain = plain_reasons(request, supply, of_units(wishes))
-    guest = guest_of(request) if is_bound(request) else None
-    overall = floating_reasons(request, supply) if guest is None else node_reasons(request, guest, supply)
-    stock = stock_of(supply) if wishes else NO_STOCK
-    if guest is not None:
-        found = find(guest, ground_of(request, guest, supply, stock), wishes)
-    else:
-        found = find(None, Ground(cells=(), stock=stock), wishes) if wishes else NO_CELLS
+    question = question_of(request, supply)
+    plain, overall = _whole_node(request, question, supply)
+    found = find(*question) if question.guest is not None or question.wishes else NO_CELLS
     if isinstance(found, Found):
         if plain or overall:
             return Refusal(reasons=(*plain, *overall), certificate=Certificate(kind="shortfall"))
-        return _grant(request, supply, wishes, found)
+        return _grant(request, supply, question.wishes, found)
     rest = tuple(reason for reason in found.reasons if not _told(reason, overall))
-    return Refusal(reasons=(*plain, *overall, *rest, *kept_out(wishes, supply)), certificate=found.certificate)
+    return Refusal(reasons=(*plain, *overall, *rest, *kept_out(question.wishes, supply)), certificate=found.certificate)
+
+
+def _whole_node(request: Request, question: Question, supply: Supply) -> tuple[list[Reason], list[Reason]]:
+    """Return what the node as a whole is short of: plain stock and traits; then CPUs, memory and pages."""
+    plain = plain_reasons(request, supply, of_units(question.wishes))
+    guest = question.guest
+    return plain, floating_reasons(request, supply) if guest is None else node_reasons(request, guest, supply)
 
 
 def _told(reason: Reason, overall: Sequence[Reason]) -> bool:

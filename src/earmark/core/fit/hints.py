@@ -29,9 +29,9 @@ from earmark.core.fit.milder import (
     whole_pages,
 )
 from earmark.core.fit.milder_devices import (
+    as_many_devices,
     farther_devices,
     fewer_devices,
-    least_devices,
     less_stock,
     smaller_devices,
     smaller_shares,
@@ -104,7 +104,7 @@ def proposals(request: Request, supply: Supply, reasons: Sequence[Reason], fits:
     every = groups(request, supply, reasons)
     found = _found(every, trier)
     if not found and any(reason.resource.startswith("device:") for reason in reasons):
-        found = [other for fewer in least_devices(request, supply) if (other := trier.first(fewer, walk=1)) is not None]
+        found = [other for fewer in as_many_devices(request, supply) if (other := trier.first(fewer, walk=1)) is not None]
     if not found:
         last = last_resorts(request, supply, reasons)
         found = _found(last, trier) or _both(request, [*every, *last], trier)

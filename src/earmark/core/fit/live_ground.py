@@ -6,15 +6,37 @@ memory. Floating guests count against the whole node, not against a cell (W26): 
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 from earmark.core.fit.cpus import SharedRoom, dedicated_free, needed_for, shared_room
+from earmark.core.fit.devices.match import wanted
+from earmark.core.fit.devices.rows import stock_of
 from earmark.core.fit.free import Supply
 from earmark.core.fit.ground import DeviceStock, Ground, HostCell, PageOffer
-from earmark.core.fit.guest import Guest
+from earmark.core.fit.guest import Guest, guest_of, is_bound
 from earmark.core.fit.layout import CellLayout, Layout, PageStock
 from earmark.core.fit.memory import limit, ordinary_used
-from earmark.core.model.request import PageWish, Request
+from earmark.core.model.request import DeviceRequest, PageWish, Request
 
 NO_STOCK = DeviceStock()
+
+
+class Question(NamedTuple):
+    """What is put to the search: a guest (None: without cells), the node, and the devices wished for."""
+
+    guest: Guest | None
+    ground: Ground
+    wishes: tuple[DeviceRequest, ...]
+
+
+def question_of(request: Request, supply: Supply, stock: DeviceStock | None = None) -> Question:
+    """Return the question that a checked request is on a live node. `stock` is the supply's, for who knows it already."""
+    wishes = wanted(request, supply.layout)
+    stock = (stock or stock_of(supply)) if wishes else NO_STOCK
+    if not is_bound(request):
+        return Question(None, Ground(cells=(), stock=stock), wishes)
+    guest = guest_of(request)
+    return Question(guest, ground_of(request, guest, supply, stock), wishes)
 
 
 def ground_of(request: Request, guest: Guest, supply: Supply, stock: DeviceStock = NO_STOCK) -> Ground:

@@ -78,7 +78,7 @@ def fewer_devices(request: Request, supply: Supply, reasons: Sequence[Reason]) -
     return [*changes[:AMOUNTS_MAX], *several[:AMOUNTS_MAX]]
 
 
-def least_devices(request: Request, supply: Supply) -> list[Changes]:
+def as_many_devices(request: Request, supply: Supply) -> list[Changes]:
     """Return the request with each smaller number of devices of one wish that could be had, the most first, for each wish for several."""
     several = [number for number, wish in enumerate(request.devices) if wish.count > 1 and not wish.linked]
     stock = stock_of(supply)

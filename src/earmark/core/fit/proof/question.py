@@ -1,39 +1,15 @@
-"""A live request as the question that is put to the search: for those who check its answer by other means.
+"""Whether the certificate of a live refusal holds: the question that was put to the search is put to those who check by other means.
 
-Rules of this file: the same guest, ground and wishes that `fit.answered` searches with; a test compares the certificates of both.
+Rules of this file: nothing of the search is used; guest, ground and wishes are those that it was asked with.
 """
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
-from earmark.core.fit.devices.match import wanted
-from earmark.core.fit.devices.rows import stock_of
 from earmark.core.fit.free import Supply
-from earmark.core.fit.ground import Ground
-from earmark.core.fit.guest import Guest, guest_of, is_bound
-from earmark.core.fit.live_ground import NO_STOCK, ground_of
+from earmark.core.fit.live_ground import question_of
 from earmark.core.fit.proof.certify import NOT_CHECKED, check
 from earmark.core.model.refusal import Certificate
-from earmark.core.model.request import DeviceRequest, Request
-
-
-class Question(NamedTuple):
-    """A guest (None: without cells), the node, and the devices wished for."""
-
-    guest: Guest | None
-    ground: Ground
-    wishes: tuple[DeviceRequest, ...]
-
-
-def question_of(request: Request, supply: Supply) -> Question:
-    """Return the question that a request is on a node."""
-    wishes = wanted(request, supply.layout)
-    stock = stock_of(supply) if wishes else NO_STOCK
-    if not is_bound(request):
-        return Question(None, Ground(cells=(), stock=stock), wishes)
-    guest = guest_of(request)
-    return Question(guest, ground_of(request, guest, supply, stock), wishes)
+from earmark.core.model.request import Request
 
 
 def confirmed(certificate: Certificate, request: Request, supply: Supply) -> bool | None:
