@@ -39,20 +39,18 @@ def _with_holders(reason: Reason, state: NodeState, request: Request) -> Reason:
     if reason.code not in HELD_CODES or state.layout is None:
         return reason
     kind, _, kinds = reason.resource.partition(":")
-    slots = _slots(kinds, state, state.layout, request) if kind == "device" else frozenset()
+    devices = kind == "device"
+    slots = _slots(kinds, state, state.layout, request) if devices else frozenset()
     found = [
         Holding(claim=claim, consumer=consumer, owner=owner, amount=amount, until_ms=until_ms, what=what)
         for claim, consumer, owner, grant, until_ms in _holders(state)
-        for amount, what in [_devices(grant, slots) if kind == "device" else _share(reason, grant, state)]
+        for amount, what in [_devices(grant, slots) if devices else _share(reason, grant, state)]
         if amount > 0
     ]
     found.sort(key=lambda holding: -holding.amount)
     shown = [_as_kept(holding) if holding.claim in state.quarantines else holding for holding in found[:HOLDERS_SHOWN_MAX]]
-    detail = "; ".join(
-        part
-        for part in (reason.detail, *_not_given(kinds if kind == "device" else "", state.layout, request), *_cordons(reason, state, slots))
-        if part
-    )
+    not_given = _not_given(kinds, state.layout, request) if devices else ()
+    detail = "; ".join(part for part in (reason.detail, *not_given, *_cordons(reason, state, slots)) if part)
     return replace(reason, detail=detail, holders=tuple(shown), holders_left_out=max(0, len(found) - HOLDERS_SHOWN_MAX))
 
 
@@ -70,8 +68,6 @@ def _as_kept(holding: Holding) -> Holding:
 
 def _not_given(kinds: str, layout: Layout, request: Request) -> Iterator[str]:
     """Yield, in words, which devices that wishes of some kinds name are not there, and how many that would do are faulty or not handed out."""
-    if not kinds:
-        return
     named = dict.fromkeys(unit for wish in request.devices if wish.kind in kinds.split("+") for unit in wish.within)
     missing = [unit for unit in named if unit not in layout.known]
     if missing:
