@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from msgspec.structs import replace
 from tests.cli.conftest import Line
 
 SHAPE = "1x4c/16G gpu:3 vf:2"
@@ -76,3 +77,18 @@ def test_what_is_there_and_kept_back_is_counted(box: Line) -> None:
     named = box("claim --node box --device pci:0000:0a:00.1=1")
     assert (named.code, "gpu=2 is, or a kind and within=pci:0000:0a:00.1" in named.err) == (2, True)
     assert box.good("claim --node box --device vf=1,within=pci:0000:0a:00.1 -q")
+
+
+def test_what_is_wrong_with_a_device_is_said_of_a_held_one_too(box: Line) -> None:
+    """A fault that its driver tells is shown of a device that nobody holds, and beside the holder of one that is held."""
+    box.good("claim --node box --gpu gpu:GPU-2 --consumer whole")
+    machine = box.bench.tracker.node("box").machine
+    assert machine is not None
+    broken = [replace(device, fault="lost") if device.unit in ("gpu:GPU-1", "gpu:GPU-2") else device for device in machine.devices]
+    box.bench.tracker.observe("box", replace(machine, devices=tuple(broken)))
+    assert box.good("who --node box gpu:GPU-1") == "gpu:GPU-1 is faulty\n  faulty: lost\n"
+    held = box.good("who --node box gpu:GPU-2").splitlines()
+    assert held[0].startswith("gpu:GPU-2 is held by whole of ")
+    assert held[-1] == "  faulty: lost"
+    assert "gpu:GPU-2 taken, faulty gpu " in " ".join(box.good("node devices box").split())
+    assert "2 that would do are faulty" in box.good("why-not --node box --gpus 2")

@@ -7,7 +7,7 @@ import click
 from earmark.cli import phrases
 from earmark.cli.claim import FORMAT_NAMES
 from earmark.cli.output import EndedOut, WhoOut
-from earmark.cli.picture import picture_of, unit_tile
+from earmark.cli.picture import Tile, picture_of, unit_tile
 from earmark.cli.session import Session
 from earmark.cli.times import clock, until
 from earmark.cli.units import unit_named
@@ -16,7 +16,7 @@ from earmark.cli.views import claim_out, list_out, machine_out, who_out
 from earmark.core.ledger.state import NodeState
 from earmark.core.model.claim import Claim
 from earmark.core.model.cpuset import format_cpu_list
-from earmark.core.model.ids import ClaimId
+from earmark.core.model.ids import ClaimId, UnitId
 from earmark.core.model.units import THOUSAND, counted, format_bytes
 from earmark.errors import InvalidRequest, UnknownClaim, UnknownInstance, UnknownUnit
 
@@ -229,23 +229,25 @@ def claim_page(claim: Claim, state: NodeState, now_ms: int) -> list[str]:
 
 def _show_unit(session: Session, state: NodeState, text: str) -> int:
     unit = unit_named(state, text)
-    fault = None
     tile = unit_tile(state, unit)
     if tile is None:
         raise UnknownUnit(f"node {state.name} has no unit {text!r}", node=state.node, unit=text)
-    if not unit.startswith("cpu:"):
-        from earmark.cli.node_devices import device_row  # noqa: PLC0415 - only where a device is looked at
-
-        row = device_row(state, unit)
-        if row is not None and row.state in ("shared", "excluded", "faulty"):
-            tile = tile._replace(state=row.state, claim=ClaimId(row.claim) if row.claim is not None else None)
-        fault = row.reason if row is not None and row.state == "faulty" else None
-    found = who_out(state, unit, tile, session.now_ms, fault)
+    found = who_out(state, unit, tile if unit.startswith("cpu:") else _of_device(state, unit, tile), session.now_ms)
     if session.json:
         session.emit(found)
     else:
         session.out(who_lines(found, session.now_ms))
     return 0
+
+
+def _of_device(state: NodeState, unit: UnitId, tile: Tile) -> Tile:
+    """Return the tile of a device, with what only the list of devices tells apart from free and taken."""
+    from earmark.cli.node_devices import device_row  # noqa: PLC0415 - only where a device is looked at
+
+    row = device_row(state, unit)
+    if row is None or row.state not in ("shared", "excluded", "faulty"):
+        return tile
+    return Tile(row.state, ClaimId(row.claim) if row.claim is not None else None)
 
 
 def who_lines(found: WhoOut, now_ms: int) -> list[str]:
@@ -279,7 +281,7 @@ def who_lines(found: WhoOut, now_ms: int) -> list[str]:
     if found.cordon is not None:
         end = f", {until(found.cordon.until.ms, now_ms)}" if found.cordon.until else ""
         lines.append(f"  cordoned: {phrases.clean(found.cordon.reason)}{end}")
-    lines += [f"  {phrases.clean(found.fault)}"] if found.fault is not None else []
+    lines += [f"  faulty: {phrases.clean(found.fault)}"] if found.fault is not None else []
     for one in found.shared_by:
         part = f"{one.thousandths}/{THOUSAND}" if one.thousandths else counted(one.vcpus, "vCPU")
         lines.append(f"  shared by {phrases.whose(one.consumer, one.owner, one.claim)}: {part}")

@@ -112,17 +112,18 @@ def fit_out(found: Grant | Refusal, request: Request, node_name: str, *, verifie
     )
 
 
-def who_out(state: NodeState, unit: UnitId, tile: Tile, at_ms: int, fault: str | None = None) -> o.WhoOut:
+def who_out(state: NodeState, unit: UnitId, tile: Tile, at_ms: int) -> o.WhoOut:
     """Return who holds a unit, and what its driver says is wrong with it."""
     claim = state.claims.get(tile.claim) if tile.claim is not None else None
     kept = state.quarantines.get(tile.claim) if tile.claim is not None else None
     cordon = state.cordons.get(unit)
+    device = state.layout.known.get(unit) if state.layout is not None else None
     taker = next((each.id for each in state.live() if unit in each.named), None)
     return o.WhoOut(
         unit=unit, node=state.node, node_name=state.name, at=when(at_ms), state=tile.state,
         offered=unit.startswith("cpu:") or (state.layout is not None and unit in state.layout.grantable),
         claim=None if claim is None else claim_out(claim, state.name), passes_to=taker, quarantine=None if kept is None else quarantine_out(kept, state),
-        cordon=None if cordon is None else cordon_out(cordon), shared_by=sharers(state, unit, tile), fault=fault,
+        cordon=None if cordon is None else cordon_out(cordon), shared_by=sharers(state, unit, tile), fault=None if device is None else device.fault,
     )  # fmt: skip
 
 
